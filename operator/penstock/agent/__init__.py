@@ -1,0 +1,1 @@
+"""The node's own agent: NVML read in its own thread, published as `GPUNode` status. No kopf, no kubernetes."""

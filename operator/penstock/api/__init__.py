@@ -1,0 +1,1 @@
+"""What users write: the kinds of `penstock.dev/v1alpha1` as pydantic models. No I/O."""

@@ -1,0 +1,39 @@
+"""Every name that Penstock writes into a cluster, in one place: they are API, so renaming one breaks users."""
+
+GROUP = "penstock.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+POOL_LABEL = "penstock.dev/pool"
+"""On a pod: the InferencePool (of the pod's namespace) that it is a replica of."""
+
+SERVING_LABEL = "penstock.dev/serving"
+"""On a pod: `"true"` while it takes traffic. In the Service's selector, never in the Deployment's."""
+
+GATE = "penstock.dev/placement"
+"""The scheduling gate that holds a replica until the planner has chosen its node."""
+
+DECISION_ANNOTATION = "penstock.dev/decision"
+"""On a placed pod: the decision as one JSON object (see `core.explanation`)."""
+
+FENCE_ANNOTATION = "penstock.dev/fence"
+"""On a placed pod: `<lease holder>/<leaseTransitions>` of the leader that lifted the gate."""
+
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+
+COUNTRY_LABEL = "penstock.dev.node-restriction.kubernetes.io/country"
+"""On a node: ISO 3166-1 alpha-2 code of the country where it stands. Closed to kubelets by NodeRestriction."""
+
+SUBDIVISION_LABEL = "penstock.dev.node-restriction.kubernetes.io/subdivision"
+"""On a node: ISO 3166-2 code of the subdivision where it stands, such as `DE-HE`."""
+
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+"""On a node: the product as GPU Feature Discovery writes it, such as `NVIDIA-H200`."""
+
+GPU_RESOURCE = "nvidia.com/gpu"
+
+NODE_NAME_FIELD = "metadata.name"
+OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
+
+FIELD_MANAGER = "penstock"
+LEASE_NAME = "penstock"

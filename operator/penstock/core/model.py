@@ -1,0 +1,392 @@
+"""The words of the domain: what the core sees. Frozen values only; units are in the names.
+
+Times are seconds on two clocks, never mixed: `*_at` is the operator's own monotonic clock (ages, deadlines),
+`*_time` is Unix time as the API server wrote it (shown to people, used to order pods).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+Amounts = Mapping[str, int]
+"""Resource name → whole amount: `cpu` in millicores, `memory` and `ephemeral-storage` in bytes, others as counted."""
+
+Labels = Mapping[str, str]
+NOTHING: Mapping[str, int] = MappingProxyType({})
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+# ---------------------------------------------------------------- scheduling rules of a pod, as Kubernetes has them
+
+
+class Operator(StrEnum):
+    """Node selector and label selector operators."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+    GT = "Gt"
+    LT = "Lt"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One `matchExpressions` (or `matchFields`) entry."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTerm:
+    """One nodeSelectorTerm: all of its requirements hold. A term without any matches nothing."""
+
+    expressions: tuple[Requirement, ...] = ()
+    fields: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """A LabelSelector with `matchLabels` folded into `In` requirements; empty matches everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """A pod's toleration; an empty key with `Exists` tolerates everything, an empty effect every effect."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    port: int
+    protocol: str = "TCP"
+    ip: str = "0.0.0.0"  # noqa: S104  Kubernetes' own spelling of "every address"
+
+
+@dataclass(frozen=True, slots=True)
+class AntiAffinity:
+    """Required pod anti-affinity whose selector matches the pool itself: one per topology value."""
+
+    topology_key: str
+    selector: LabelRule
+
+
+@dataclass(frozen=True, slots=True)
+class HardSpread:
+    """A `DoNotSchedule` topology spread constraint whose selector matches the pool itself."""
+
+    topology_key: str
+    max_skew: int
+    selector: LabelRule
+    min_domains: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """What a pod template demands of its node, as far as the planner judges it."""
+
+    node_selector: Labels = NO_LABELS
+    node_terms: tuple[NodeTerm, ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
+    anti_affinity: tuple[AntiAffinity, ...] = ()
+    hard_spread: tuple[HardSpread, ...] = ()
+    affinity_depth: int = 0
+    """How deep the pod's affinity goes: 0 no `affinity`, 1 no `nodeAffinity` in it, 2 `nodeAffinity` is there."""
+    unjudged: str = ""
+    """The first field that the planner cannot judge, as a path; then the pod is refused, naming it. Empty: none."""
+
+
+# ------------------------------------------------------------------------------------------------ nodes and telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes node. `country` and `subdivision` come from the guarded labels; empty means unknown."""
+
+    name: str
+    uid: str = ""
+    labels: Labels = NO_LABELS
+    taints: tuple[Taint, ...] = ()
+    cordoned: bool = False
+    ready: bool = True
+    not_ready_since_time: float | None = None
+    allocatable: Amounts = NOTHING
+    images: frozenset[str] = frozenset()
+
+    @property
+    def country(self) -> str:
+        from penstock.api.names import COUNTRY_LABEL
+
+        return self.labels.get(COUNTRY_LABEL, "")
+
+    @property
+    def subdivision(self) -> str:
+        from penstock.api.names import SUBDIVISION_LABEL
+
+        return self.labels.get(SUBDIVISION_LABEL, "")
+
+
+class GpuHealth(StrEnum):
+    """What the agent says of one GPU. Only `Healthy` is placeable."""
+
+    HEALTHY = "Healthy"
+    LOST = "Lost"
+    UNRESPONSIVE = "Unresponsive"
+    NEEDS_RESET = "NeedsReset"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as NVML reports it. `None` where NVML does not support the figure.
+
+    `planned_watts` is the p95 over five minutes; `limit_watts` the enforced limit that the agent read back,
+    `limit_age_seconds` before it published; `maximum_watts` the device's own maximum limit.
+    """
+
+    uuid: str
+    index: int
+    product: str = ""
+    memory_total_bytes: int = 0
+    memory_used_bytes: int = 0
+    power_watts: float | None = None
+    planned_watts: float | None = None
+    limit_watts: float | None = None
+    limit_age_seconds: float = 0.0
+    maximum_watts: float | None = None
+    energy_joules: float | None = None
+    activity_percent: float | None = None
+    temperature_celsius: float | None = None
+    throttled: bool = False
+    health: GpuHealth = GpuHealth.HEALTHY
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """One GPUNode's status, and when we last heard it speak.
+
+    `heard_at` is our monotonic time when `sequence` last rose (after a start: the API server's age of the last write,
+    counted back from now). Fresh means `now - heard_at <= 3 × heartbeat_seconds`. `contradiction` names what in
+    the report cannot be true (energy that stands still above idle, a sequence that fell, watts below zero); a
+    contradicted report counts as stale.
+    """
+
+    node: str
+    sequence: int = 0
+    heartbeat_seconds: float = 10.0
+    heard_at: float = 0.0
+    gpus: tuple[Gpu, ...] = ()
+    contradiction: str = ""
+
+
+# -------------------------------------------------------------------------------------------------------------- pods
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controlling ownerReference."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+class Phase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """Any pod of the cluster; what only a gated one needs is in `scheduling`.
+
+    `pin` is the node that our own affinity names (one `metadata.name` value in every term), empty without one.
+    `pool` is the pool label. `requests` follows kube-scheduler: the larger of the sum of containers (with sidecars)
+    and any init container, plus overhead, and `pods: 1`.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    pool: str = ""
+    node: str = ""
+    pin: str = ""
+    gates: tuple[str, ...] = ()
+    phase: Phase = Phase.PENDING
+    created_time: float = 0.0
+    terminating: bool = False
+    ready: bool = False
+    unschedulable: bool = False
+    """`PodScheduled=False` with reason `Unschedulable`: kube-scheduler gave up on it for now."""
+    requests: Amounts = NOTHING
+    priority: int = 0
+    owner: Owner | None = None
+    template_hash: str = ""
+    labels: Labels = NO_LABELS
+    scheduling: Scheduling = Scheduling()
+    host_ports: tuple[HostPort, ...] = ()
+    decision: str = ""
+    fence: str = ""
+    deletion_cost: int | None = None
+    annotated: bool = False
+    """Whether `metadata.annotations` exists: a JSON Patch cannot add a key to a map that is not there."""
+    failure: str = ""
+    """`status.reason` of a Failed pod, such as `UnexpectedAdmissionError`."""
+    resource_version: str = ""
+
+    @property
+    def gpus(self) -> int:
+        return self.requests.get("nvidia.com/gpu", 0)
+
+    @property
+    def place(self) -> str:
+        """The node whose room it takes: where it is bound, else where it is pinned."""
+        return self.node or self.pin
+
+    @property
+    def gated(self) -> bool:
+        from penstock.api.names import GATE
+
+        return GATE in self.gates
+
+    @property
+    def foreign_gates(self) -> tuple[str, ...]:
+        from penstock.api.names import GATE
+
+        return tuple(gate for gate in self.gates if gate != GATE)
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in (Phase.SUCCEEDED, Phase.FAILED)
+
+
+# ------------------------------------------------------------------------------------------------ what people ask for
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Where a pool may be, as ISO 3166 codes: country codes and subdivision codes apart.
+
+    `restricted` is False where nobody set a rule: then a node of unknown place will do.
+    """
+
+    restricted: bool = False
+    allowed_countries: frozenset[str] | None = None
+    """None: every country that is not denied."""
+    allowed_subdivisions: frozenset[str] = frozenset()
+    denied_countries: frozenset[str] = frozenset()
+    denied_subdivisions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SoftSpread:
+    """`placement.spread`: a wish that weighs in the score, by how far a node would pass `max_skew`."""
+
+    topology_key: str
+    max_skew: int = 1
+
+
+class Mode(StrEnum):
+    ENFORCE = "Enforce"
+    ADVISE = "Advise"
+
+
+class Guarantee(StrEnum):
+    HARD = "Hard"
+    STATISTICAL = "Statistical"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRules:
+    """What a pool asks of the place of each replica, beside its pod template."""
+
+    residency: Residency = Residency()
+    gpu_products: frozenset[str] = frozenset()
+    gpu_memory_bytes: int = 0
+    declared_watts: float | None = None
+    """`power.wattsPerReplica`; used where the domain's guarantee is Statistical."""
+    spread: tuple[SoftSpread, ...] = ()
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A PowerDomain in watts. `margin` and `per_gpu_watt` are ratios (0.1 is ten percent)."""
+
+    name: str
+    selector: LabelRule = LabelRule()
+    budget_watts: float = 0.0
+    guarantee: Guarantee = Guarantee.HARD
+    margin: float = 0.10
+    static_watts: float = 0.0
+    overhead_watts: float = 0.0
+    per_gpu_watt: float = 0.55
+
+    @property
+    def usable_watts(self) -> float:
+        return self.budget_watts * (1.0 - self.margin)
+
+
+@dataclass(frozen=True, slots=True)
+class RightOfReturn:
+    """Watts that a pool's replica left behind otherwise than by shedding, and may come back to until `until_time`."""
+
+    domain: str
+    pool: PoolKey
+    watts: float
+    until_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica that waits for a place: a gated pod, or a virtual replica of a pool (then `pod_uid` is empty)."""
+
+    key: str
+    """Unique and stable: the pod's uid, or `namespace/pool#ordinal`."""
+    pool: PoolKey
+    rules: PlacementRules
+    requests: Amounts
+    scheduling: Scheduling = Scheduling()
+    labels: Labels = NO_LABELS
+    priority: int = 0
+    since_time: float = 0.0
+    pod_uid: str = ""
+    template_hash: str = ""
+    newest: bool = True
+    """Of the newest ReplicaSet: such replicas go before the old ones of the same pool."""
+    avoid: frozenset[str] = field(default_factory=frozenset)
+    """Nodes under back-off for this pool: a pin there died lately."""
+
+    @property
+    def gpus(self) -> int:
+        return self.requests.get("nvidia.com/gpu", 0)

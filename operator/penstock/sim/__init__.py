@@ -1,0 +1,1 @@
+"""The digital twin: fleets, power curves and load. It drives core, never the reverse."""
