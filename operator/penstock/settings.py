@@ -1,0 +1,116 @@
+"""What an installation may set, read once in the entry point and passed on. The only reader of the environment."""
+
+import secrets
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from penstock.errors import InvalidInput
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+PREFIX = "PENSTOCK_"
+
+
+def _own_identity() -> str:
+    """The Lease's holder: a host name for people, and chance, so that two processes on one host are two."""
+    return f"{socket.gethostname()}_{secrets.token_hex(4)}"
+
+
+class _Environment(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True, env_ignore_empty=True
+    )
+
+    kubeconfig: Path | None = None
+    """Kubeconfig file. Left out: the ServiceAccount of the pod, else `KUBECONFIG`, else `~/.kube/config`."""
+
+    context: str | None = None
+    """Context in the kubeconfig; left out: its current context."""
+
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    """The least severe log line that is written: DEBUG, INFO, WARNING or ERROR."""
+
+
+class Settings(_Environment):
+    """The operator's settings; each is an environment variable, `PENSTOCK_LEASE_SECONDS` for `lease_seconds`."""
+
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] = "penstock-system"
+    """Where the operator's Lease lies."""
+
+    identity: Annotated[str, Field(min_length=1, max_length=253)] = Field(default_factory=_own_identity)
+    """Who this process is in the Lease and in the fence of each lift; unique to the process."""
+
+    lease_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+    """How long the Lease holds after its last renewal, by the standby's own monotonic clock."""
+
+    renew_seconds: Seconds = 10
+    """A leader that could not renew for this long stops writing and ends."""
+
+    retry_seconds: Seconds = 2
+    """Pause between two tries to take or renew the Lease."""
+
+    waiting_leaves_count_seconds: Seconds = 60
+    """A replica that waits longer leaves its Deployment's count and waits on as a virtual replica of the pool."""
+
+    node_lost_seconds: Seconds = 40
+    """Replicas on a node that has been NotReady for this long are replaced."""
+
+    return_seconds: Seconds = 300
+    """How long a replica that left otherwise than by shedding keeps the right of return to its watts."""
+
+    back_off_seconds: Seconds = 30
+    """After a dead pin, the node is not chosen again for the same pool for this long; doubled at each repetition."""
+
+    scheduler_slow_seconds: Seconds = 30
+    """A lifted replica that kube-scheduler has not judged for this long raises a condition; nothing is deleted."""
+
+    status_writes_per_second: Annotated[float, Field(gt=0, le=100)] = 2
+    """Status writes per pool and second after the first, which is at once."""
+
+    writes_in_flight: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Writes to the API server that may be under way together."""
+
+    probe_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port of `/healthz`, `/readyz` and `/metrics`; 0 takes a free one and logs it."""
+
+    @model_validator(mode="after")
+    def _a_leader_gives_up_before_its_lease_ends(self) -> Self:
+        if not self.retry_seconds < self.renew_seconds < self.lease_seconds:
+            raise ValueError(
+                f"retry_seconds ({self.retry_seconds:g}) < renew_seconds ({self.renew_seconds:g}) < "
+                f"lease_seconds ({self.lease_seconds}) must hold, or two operators could lead at once"
+            )
+        return self
+
+
+class AgentSettings(_Environment):
+    """The node agent's settings, from the same environment prefix."""
+
+    node_name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The node that this agent speaks for: `spec.nodeName` by the downward API."""
+
+    heartbeat_seconds: Annotated[float, Field(ge=1, le=3600)] = 10
+    """A GPUNode status is published at least this often; stated in the status, and three of them are fresh."""
+
+    sample_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1
+    """Pause between two readings of NVML."""
+
+
+Kind = TypeVar("Kind", bound=_Environment)
+
+
+def read(kind: type[Kind], **given: Any) -> Kind:
+    """Read settings of one kind from the environment; `given` holds what the command line said, and wins.
+
+    Raises InvalidInput that names the environment variable, its value and what is wrong with it.
+    """
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = "".join(str(part) for part in first["loc"])
+        value = None if first["type"] == "missing" or not field else first["input"]
+        raise InvalidInput(f"{PREFIX}{field.upper()}" if field else "settings", value, first["msg"]) from error
