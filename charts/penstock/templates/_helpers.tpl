@@ -38,15 +38,6 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "penstock.agent.name" 
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{- define "penstock.pullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-{{- end }}
-
 {{- define "penstock.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532
