@@ -1,0 +1,57 @@
+"""Regenerates every generated file: `python hack/generate.py`, or `--check` to only say what has drifted (exit 1)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "operator"))
+
+from penstock.api.crd import definition  # noqa: E402
+from penstock.api.gpunode import GPUNode  # noqa: E402
+from penstock.api.inferencepool import InferencePool  # noqa: E402
+from penstock.api.meta import Resource  # noqa: E402
+from penstock.api.names import GROUP  # noqa: E402
+from penstock.api.powerdomain import PowerDomain  # noqa: E402
+
+KINDS: tuple[type[Resource], ...] = (InferencePool, GPUNode, PowerDomain)
+HEADER = "# Generated from operator/penstock/api by hack/generate.py; edit the models, not this file.\n"
+
+
+def crd_text(kind: type[Resource]) -> str:
+    """The kind's CustomResourceDefinition as YAML."""
+    return HEADER + yaml.safe_dump(definition(kind), sort_keys=False, allow_unicode=True, width=120)
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file of the repository, with the text that it must have."""
+    files: dict[Path, str] = {}
+    for kind in KINDS:
+        name, text = f"{GROUP}_{kind.definition.plural}.yaml", crd_text(kind)
+        files[ROOT / "crds" / name] = text
+        files[ROOT / "charts" / "penstock" / "files" / "crds" / name] = text
+    return files
+
+
+def drifted() -> list[Path]:
+    """The files that are missing or say something else."""
+    return [path for path, text in generated().items() if not path.is_file() or path.read_text() != text]
+
+
+def main(arguments: list[str]) -> int:
+    stale = drifted()
+    for path in stale:
+        print(f"{'drifted' if '--check' in arguments else 'writing'} {path.relative_to(ROOT)}")
+    if "--check" in arguments:
+        return 1 if stale else 0
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(generated()[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

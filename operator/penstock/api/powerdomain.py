@@ -1,0 +1,156 @@
+"""PowerDomain: a budget in watts for the nodes that it selects."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from penstock.api.meta import (
+    AGE,
+    Column,
+    Conditions,
+    Count,
+    Generation,
+    Kind,
+    Model,
+    Resource,
+    Rule,
+    Time,
+    Watts,
+    Word,
+    condition_column,
+)
+
+DEFAULT_MARGIN_PERCENT = {"Hard": 10.0, "Statistical": 20.0}
+
+
+class SelectorExpression(Model):
+    key: Annotated[str, Field(min_length=1, max_length=317)]
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: Annotated[tuple[Word, ...], Field(max_length=512)] = ()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+            "In and NotIn need values, Exists and DoesNotExist take none",
+            lambda expression: (expression.operator in ("In", "NotIn")) == bool(expression.values),
+            ".values",
+        ),
+    )
+
+
+class NodeSelector(Model):
+    """A label selector over nodes. Empty selects every node."""
+
+    match_labels: Annotated[dict[str, Word], Field(max_length=64)] = {}
+    match_expressions: Annotated[tuple[SelectorExpression, ...], Field(max_length=64)] = ()
+
+
+class Budget(Model):
+    watts: Annotated[float, Field(gt=0, le=1e10)]
+    """IT watts at the PDU; PUE never enters."""
+
+
+class Overhead(Model):
+    """What a node draws beside its GPUs. A host is no constant, hence two figures."""
+
+    watts: Watts = 0.0
+    """Of each node, whatever its GPUs do."""
+    per_gpu_watt: Annotated[float, Field(ge=0, le=5)] = 0.55
+    """Watts of fans, CPUs and conversion per watt of GPU; 0.55 reaches a DGX H100's nameplate."""
+
+
+class PowerDomainSpec(Model):
+    """What the facility guarantees. `committed = static + Σ nodes [overhead + Σ GPU (1 + perGPUWatt) × watts]`."""
+
+    node_selector: NodeSelector
+    budget: Budget
+    guarantee: Literal["Hard", "Statistical"] = "Hard"
+    """Hard books each GPU's enforced limit; Statistical books declared watts and is no guarantee."""
+    margin_percent: Annotated[float, Field(ge=0, lt=100)] | None = None
+    """Kept free of the budget. Left out: 10 for Hard, 20 for Statistical. Hard may go down to 0, since each
+    reservation already holds 3 % for the overshoot of a cap."""
+    static_watts: Watts = 0.0
+    """What is no GPU node: switches, storage, CPU nodes."""
+    overhead: Overhead = Overhead()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.guarantee != 'Statistical' || !has(self.marginPercent) || self.marginPercent >= 20.0",
+            "a Statistical domain keeps a margin of at least 20 percent: raise marginPercent, or use guarantee Hard",
+            lambda spec: spec.guarantee != "Statistical" or spec.effective_margin_percent >= 20.0,
+            ".marginPercent",
+        ),
+    )
+
+    @property
+    def effective_margin_percent(self) -> float:
+        return DEFAULT_MARGIN_PERCENT[self.guarantee] if self.margin_percent is None else self.margin_percent
+
+
+class Holder(Model):
+    """Who holds watts: a pool or a foreign pod as `namespace/name`, a node's idle draw or overhead, or the static load."""
+
+    kind: Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
+    name: Annotated[str, Field(max_length=320)] = ""
+    watts: Watts
+
+
+class ReturnRight(Model):
+    """Watts that a pool's replica left behind otherwise than by shedding, and may come back to."""
+
+    namespace: Word
+    pool: Word
+    watts: Watts
+    until: Time
+
+
+class PowerDomainStatus(Model):
+    observed_generation: Generation | None = None
+    budget_watts: Watts | None = None
+    usable_watts: Watts | None = None
+    """Budget less margin: what `committedWatts` may reach by our decisions."""
+    committed_watts: Watts | None = None
+    headroom_watts: Annotated[float, Field(ge=-1e10, le=1e10)] | None = None
+    """`usableWatts - committedWatts`; negative where the domain is over."""
+    floor_watts: Watts | None = None
+    """What it draws with nothing placed."""
+    draw_watts: Watts | None = None
+    """Measured now."""
+    nodes: Count | None = None
+    stale_nodes: Count | None = None
+    """Nodes whose telemetry is too old: no new placements there, charged at the devices' maximum."""
+    holders: Annotated[tuple[Holder, ...], Field(max_length=256)] = ()
+    """Most watts first."""
+    rights_of_return: Annotated[tuple[ReturnRight, ...], Field(max_length=512)] = ()
+    conditions: Conditions = ()
+
+
+class PowerDomain(Resource):
+    """A budget in watts for the nodes that it selects."""
+
+    definition: ClassVar[Kind] = Kind(
+        kind="PowerDomain",
+        plural="powerdomains",
+        short_names=("pdom",),
+        scope="Cluster",
+        columns=(
+            Column("Budget", ".spec.budget.watts", "number"),
+            Column("Committed", ".status.committedWatts", "number"),
+            Column("Headroom", ".status.headroomWatts", "number"),
+            Column("Draw", ".status.drawWatts", "number"),
+            Column("Nodes", ".status.nodes", "integer"),
+            condition_column("Status", "Ready"),
+            AGE,
+            Column("Guarantee", ".spec.guarantee", wide=True),
+            Column("Floor", ".status.floorWatts", "number", wide=True),
+            Column("Stale", ".status.staleNodes", "integer", wide=True),
+            condition_column("Message", "Ready", "message", wide=True),
+        ),
+    )
+
+    spec: PowerDomainSpec
+    status: PowerDomainStatus | None = None
+
+
