@@ -37,3 +37,9 @@ OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
 
 FIELD_MANAGER = "penstock"
 LEASE_NAME = "penstock"
+
+INTENT_ANNOTATION = "penstock.dev/intent"
+"""On a Deployment of ours: the hash of all that we want of it but its count."""
+
+LEFT_ANNOTATION = "penstock.dev/left-count"
+"""On a Deployment of ours: how many replicas waited too long and left its count, and since when, as JSON."""

@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, SUBDIVISION_LABEL
+
 Amounts = Mapping[str, int]
 """Resource name → whole amount: `cpu` in millicores, `memory` and `ephemeral-storage` in bytes, others as counted."""
 
 Labels = Mapping[str, str]
 NOTHING: Mapping[str, int] = MappingProxyType({})
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+def _nothing() -> Amounts:
+    return NOTHING
+
+
+def _no_labels() -> Labels:
+    return NO_LABELS
 
 
 # ---------------------------------------------------------------- scheduling rules of a pod, as Kubernetes has them
@@ -103,7 +113,7 @@ class HardSpread:
 class Scheduling:
     """What a pod template demands of its node, as far as the planner judges it."""
 
-    node_selector: Labels = NO_LABELS
+    node_selector: Labels = field(default_factory=_no_labels)
     node_terms: tuple[NodeTerm, ...] = ()
     tolerations: tuple[Toleration, ...] = ()
     host_ports: tuple[HostPort, ...] = ()
@@ -124,24 +134,20 @@ class Node:
 
     name: str
     uid: str = ""
-    labels: Labels = NO_LABELS
+    labels: Labels = field(default_factory=_no_labels)
     taints: tuple[Taint, ...] = ()
     cordoned: bool = False
     ready: bool = True
     not_ready_since_time: float | None = None
-    allocatable: Amounts = NOTHING
+    allocatable: Amounts = field(default_factory=_nothing)
     images: frozenset[str] = frozenset()
 
     @property
     def country(self) -> str:
-        from penstock.api.names import COUNTRY_LABEL
-
         return self.labels.get(COUNTRY_LABEL, "")
 
     @property
     def subdivision(self) -> str:
-        from penstock.api.names import SUBDIVISION_LABEL
-
         return self.labels.get(SUBDIVISION_LABEL, "")
 
 
@@ -239,11 +245,11 @@ class Pod:
     ready: bool = False
     unschedulable: bool = False
     """`PodScheduled=False` with reason `Unschedulable`: kube-scheduler gave up on it for now."""
-    requests: Amounts = NOTHING
+    requests: Amounts = field(default_factory=_nothing)
     priority: int = 0
     owner: Owner | None = None
     template_hash: str = ""
-    labels: Labels = NO_LABELS
+    labels: Labels = field(default_factory=_no_labels)
     scheduling: Scheduling = Scheduling()
     host_ports: tuple[HostPort, ...] = ()
     decision: str = ""
@@ -257,7 +263,7 @@ class Pod:
 
     @property
     def gpus(self) -> int:
-        return self.requests.get("nvidia.com/gpu", 0)
+        return self.requests.get(GPU_RESOURCE, 0)
 
     @property
     def place(self) -> str:
@@ -266,14 +272,10 @@ class Pod:
 
     @property
     def gated(self) -> bool:
-        from penstock.api.names import GATE
-
         return GATE in self.gates
 
     @property
     def foreign_gates(self) -> tuple[str, ...]:
-        from penstock.api.names import GATE
-
         return tuple(gate for gate in self.gates if gate != GATE)
 
     @property
@@ -377,7 +379,7 @@ class Replica:
     rules: PlacementRules
     requests: Amounts
     scheduling: Scheduling = Scheduling()
-    labels: Labels = NO_LABELS
+    labels: Labels = field(default_factory=_no_labels)
     priority: int = 0
     since_time: float = 0.0
     pod_uid: str = ""
@@ -389,4 +391,4 @@ class Replica:
 
     @property
     def gpus(self) -> int:
-        return self.requests.get("nvidia.com/gpu", 0)
+        return self.requests.get(GPU_RESOURCE, 0)

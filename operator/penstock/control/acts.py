@@ -1,0 +1,173 @@
+"""Carrying decisions out: each act is one request, repeated only where that is harmless, and undone in memory if refused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+import msgspec
+
+from penstock.api.names import GATE
+from penstock.cluster.client import JSON_PATCH, KubeClient
+from penstock.cluster.state import ClusterState
+from penstock.core import manifests
+from penstock.core.lifecycle import Verdict
+from penstock.core.manifests import Lift, Manifest
+from penstock.core.model import Pod, PoolKey
+from penstock.errors import ApiError, Conflict, Forbidden, NotFound
+from penstock.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+Unanswered = (aiohttp.ClientError, TimeoutError)
+"""No answer came: the request may or may not have been carried out."""
+
+
+class _Gates(msgspec.Struct, gc=False):
+    schedulingGates: list[dict[str, str]] = []
+
+
+class _PodGates(msgspec.Struct, gc=False):
+    spec: _Gates
+
+
+@dataclass
+class Acts:
+    """The operator's writes to pods, Deployments and Services.
+
+    `wake` asks the control loop for another turn, for when the world is not what the decision was made on.
+    """
+
+    client: KubeClient
+    state: ClusterState
+    metrics: Metrics
+    wake: Callable[[], None]
+    refusals: dict[PoolKey, str] = field(default_factory=dict)
+    """What the API server last answered to a pool's Deployment or Service, while it refuses."""
+    foreign_services: set[PoolKey] = field(default_factory=set)
+
+    # ------------------------------------------------------------------------------------------------------- pods
+
+    async def lift(self, lift: Lift, seen_at: float) -> None:
+        """Send the one patch that places a pod. Its room was booked before; it is given back if the patch is refused.
+
+        `seen_at` is our monotonic time when the pod first appeared.
+        """
+        patch = msgspec.json.encode(manifests.lift_patch(lift))
+        try:
+            await self.client.patch(pod_path(lift.pod), patch, JSON_PATCH)
+        except Conflict:
+            await self._look_again(lift)
+        except Forbidden as refused:
+            log.error("the API server refuses to let %s/%s through the gate: %s", *_name(lift.pod), refused.message)
+            self._give_back(lift, "refused")
+        except ApiError as refused:
+            log.warning("placing %s/%s was refused: %s", *_name(lift.pod), refused)
+            self._give_back(lift, "refused")
+        except Unanswered:
+            await self._look_again(lift)
+        else:
+            self.metrics.decisions.labels("placed").inc()
+            self.metrics.gate_seconds.observe(time.monotonic() - seen_at)
+
+    async def _look_again(self, lift: Lift) -> None:
+        """After a conflict or no answer: was it our own earlier try that went through?"""
+        try:
+            pod = msgspec.json.decode(await self.client.get(pod_path(lift.pod)), type=_PodGates)
+        except NotFound:
+            self._give_back(lift, "gone")
+        except (ApiError, *Unanswered):
+            # Unknown is charged: the booking stays until the watch shows the pod or its end.
+            log.warning("cannot tell whether %s/%s went through the gate; its room stays booked", *_name(lift.pod))
+        else:
+            if any(gate.get("name") == GATE for gate in pod.spec.schedulingGates):
+                self._give_back(lift, "conflict")
+
+    def _give_back(self, lift: Lift, outcome: str) -> None:
+        self.metrics.decisions.labels(outcome).inc()
+        self.state.forget(lift.pod.uid)
+        self.wake()
+
+    async def end(self, verdict: Verdict) -> None:
+        """Delete a pod that cannot live where it is; its controller makes a gated one in its place."""
+        pod = verdict.pod
+        try:
+            await self.client.delete(pod_path(pod), uid=pod.uid)
+        except (NotFound, Conflict):
+            return
+        except (ApiError, *Unanswered) as error:
+            log.warning("deleting %s/%s failed: %s", *_name(pod), error)
+            return
+        log.info("deleted %s/%s: %s", *_name(pod), verdict.message)
+        self.metrics.deleted_pods.labels(verdict.ending.value).inc()
+
+    async def rank(self, pod: Pod, cost: int) -> None:
+        """Write a pod's new place in the order of a scale-down."""
+        patch = msgspec.json.encode(manifests.deletion_cost_patch(pod, cost))
+        try:
+            await self.client.patch(pod_path(pod), patch, JSON_PATCH)
+        except (ApiError, *Unanswered) as error:
+            log.info("ranking %s/%s waits for the next turn: %s", *_name(pod), error)
+
+    # ------------------------------------------------------------------------------------------- Deployment, Service
+
+    async def apply_deployment(self, key: PoolKey, manifest: Manifest) -> int | None:
+        """Apply a pool's Deployment; its new generation, or None where the API server refused."""
+        path = f"/apis/apps/v1/namespaces/{key.namespace}/deployments/{key.name}"
+        answer = await self._apply(key, path, manifest)
+        if answer is None:
+            return None
+        return msgspec.json.decode(answer, type=_Applied).metadata.generation
+
+    async def apply_service(self, key: PoolKey, pool_uid: str, manifest: Manifest) -> bool:
+        """Apply a pool's Service unless somebody else's has that name; False where it should be tried again."""
+        path = f"/api/v1/namespaces/{key.namespace}/services/{key.name}"
+        try:
+            found = msgspec.json.decode(await self.client.get(path), type=_Owned).metadata
+        except NotFound:
+            found = None
+        except (ApiError, *Unanswered) as error:
+            log.warning("reading Service %s failed: %s", key, error)
+            return False
+        if found and all(owner.get("uid") != pool_uid for owner in found.ownerReferences):
+            self.foreign_services.add(key)
+            return True
+        self.foreign_services.discard(key)
+        return await self._apply(key, path, manifest) is not None
+
+    async def _apply(self, key: PoolKey, path: str, manifest: Manifest) -> bytes | None:
+        try:
+            answer = await self.client.apply(path, manifest)
+        except ApiError as refused:
+            self.refusals[key] = f"{manifest['kind']} refused: {refused.message}"
+            log.warning("applying %s %s failed: %s", manifest["kind"], key, refused)
+        except Unanswered as error:
+            log.warning("applying %s %s got no answer: %s", manifest["kind"], key, error)
+        else:
+            self.refusals.pop(key, None)
+            return answer
+        return None
+
+
+class _Meta(msgspec.Struct, gc=False):
+    generation: int = 0
+    ownerReferences: list[dict[str, object]] = []
+
+
+class _Applied(msgspec.Struct, gc=False):
+    metadata: _Meta
+
+
+class _Owned(msgspec.Struct, gc=False):
+    metadata: _Meta
+
+
+def pod_path(pod: Pod) -> str:
+    return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+
+
+def _name(pod: Pod) -> tuple[str, str]:
+    return pod.namespace, pod.name

@@ -1,0 +1,246 @@
+"""What we write into the cluster, as plain dicts: Deployment, Service, and the one patch that places a pod.
+
+Deterministic: the same intent always gives the same object, so an unchanged intent is recognised by its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.api.names import (
+    DECISION_ANNOTATION,
+    DELETION_COST_ANNOTATION,
+    FENCE_ANNOTATION,
+    GATE,
+    INTENT_ANNOTATION,
+    LEFT_ANNOTATION,
+    NODE_NAME_FIELD,
+    POOL_LABEL,
+    SERVING_LABEL,
+)
+from penstock.core.model import NodeTerm, Operator, Pod, PoolKey, Requirement
+
+Manifest = dict[str, Any]
+PatchOperations = list[dict[str, Any]]
+
+NO_PROGRESS_DEADLINE = 2**31 - 1
+"""The value that the Deployment controller reads as "no deadline": waiting for watts is never a failed rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a pool's Deployment shall be.
+
+    `count` is the Deployment's own replica count, `left` how many of the pool's replicas are out of it because they
+    waited too long, `left_since` since when the longest of them waits (RFC 3339).
+    """
+
+    key: PoolKey
+    pool_uid: str
+    template: Mapping[str, Any]
+    count: int
+    left: int
+    left_since: str
+    max_unavailable: int
+
+
+def deployment(workload: Workload) -> Manifest:
+    """The pool's Deployment: the user's template with both labels and the gate, and nothing of the law."""
+    body: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(workload.key, workload.pool_uid),
+        "spec": {
+            "replicas": workload.count,
+            "selector": {"matchLabels": {POOL_LABEL: workload.key.name}},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 0, "maxUnavailable": workload.max_unavailable},
+            },
+            "progressDeadlineSeconds": NO_PROGRESS_DEADLINE,
+            "template": gated_template(workload.key, workload.template),
+        },
+    }
+    annotations = {INTENT_ANNOTATION: digest({**body["spec"], "replicas": None})}
+    if workload.left:
+        annotations[LEFT_ANNOTATION] = json.dumps({"replicas": workload.left, "since": workload.left_since})
+    body["metadata"]["annotations"] = annotations
+    return body
+
+
+def gated_template(key: PoolKey, template: Mapping[str, Any]) -> Manifest:
+    """A pod template as the pool's pods are born: labelled, serving, gated."""
+    metadata = dict(template.get("metadata") or {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), POOL_LABEL: key.name, SERVING_LABEL: "true"}
+    spec = dict(template.get("spec") or {})
+    gates = [gate for gate in spec.get("schedulingGates") or () if gate.get("name") != GATE]
+    spec["schedulingGates"] = [*gates, {"name": GATE}]
+    return {**template, "metadata": metadata, "spec": spec}
+
+
+def service(key: PoolKey, pool_uid: str, template: Mapping[str, Any]) -> Manifest | None:
+    """A Service over the pool's serving pods, one port for each port that a container names; None if none is named."""
+    containers = (template.get("spec") or {}).get("containers") or ()
+    named = {
+        port["name"]: port for container in containers for port in container.get("ports") or () if port.get("name")
+    }
+    if not named:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(key, pool_uid),
+        "spec": {
+            "selector": {POOL_LABEL: key.name, SERVING_LABEL: "true"},
+            "ports": [
+                {
+                    "name": name,
+                    "port": port["containerPort"],
+                    "targetPort": name,
+                    "protocol": port.get("protocol", "TCP"),
+                }
+                for name, port in sorted(named.items())
+            ],
+        },
+    }
+
+
+def digest(intent: object) -> str:
+    """A short, stable name for a piece of intent."""
+    canonical = json.dumps(intent, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _metadata(key: PoolKey, pool_uid: str) -> Manifest:
+    return {
+        "name": key.name,
+        "namespace": key.namespace,
+        "labels": {POOL_LABEL: key.name},
+        "ownerReferences": [
+            {
+                "apiVersion": "penstock.dev/v1alpha1",
+                "kind": "InferencePool",
+                "name": key.name,
+                "uid": pool_uid,
+                "controller": True,
+                # A pool's deletion must not wait for us: the garbage collector does it alone.
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+# ------------------------------------------------------------------------------------------------ the patch that places
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """One pod's way through the gate.
+
+    `law` are the residency requirements that every term gets; `node` the pin, empty where the pool only takes
+    advice; `record` the decision as one JSON text; `fence` names the leader.
+    """
+
+    pod: Pod
+    law: tuple[tuple[Requirement, ...], ...]
+    node: str
+    record: str
+    fence: str
+    deletion_cost: int | None = None
+
+
+def lift_patch(lift: Lift) -> PatchOperations:
+    """The one JSON Patch that places a pod: law and pin in every term, decision, fence, and our gate removed.
+
+    It tests uid and gate first, so that it is carried out once or not at all, however often it is sent.
+    `law` holds alternatives: with a pin exactly one, the one that the node satisfies.
+    """
+    operations: PatchOperations = [
+        {"op": "test", "path": "/metadata/uid", "value": lift.pod.uid},
+        {"op": "test", "path": "/spec/schedulingGates", "value": [{"name": GATE}]},
+    ]
+    terms = tightened_terms(lift.pod.scheduling.node_terms, lift.law, lift.node)
+    if terms:
+        operations.append(_affinity_operation(lift.pod, terms))
+    operations += _annotation_operations(lift.pod.annotated, _lift_annotations(lift))
+    operations.append({"op": "remove", "path": "/spec/schedulingGates"})
+    return operations
+
+
+def tightened_terms(
+    terms: Sequence[NodeTerm], law: tuple[tuple[Requirement, ...], ...], node: str
+) -> tuple[NodeTerm, ...]:
+    """Every required term with the law and the pin added; a pod without terms gets one for each alternative.
+
+    An empty term cannot be tightened and matches nothing, so it stays as it is (tried on 1.36.4).
+    """
+    alternatives = law or ((),)
+    pin = (Requirement(NODE_NAME_FIELD, Operator.IN, (node,)),) if node else ()
+    if not terms:
+        return tuple(NodeTerm(alternative, pin) for alternative in alternatives if alternative or pin)
+    # Once a pod has terms their number is frozen, so only one alternative can be added to them.
+    first = alternatives[0]
+    return tuple(
+        NodeTerm(term.expressions + first, term.fields + pin) if term.expressions or term.fields else term
+        for term in terms
+    )
+
+
+def _lift_annotations(lift: Lift) -> dict[str, str]:
+    annotations = {DECISION_ANNOTATION: lift.record}
+    if lift.fence:
+        annotations[FENCE_ANNOTATION] = lift.fence
+    if lift.deletion_cost is not None:
+        annotations[DELETION_COST_ANNOTATION] = str(lift.deletion_cost)
+    return annotations
+
+
+def _annotation_operations(annotated: bool, annotations: Mapping[str, str]) -> PatchOperations:
+    if not annotated:
+        return [{"op": "add", "path": "/metadata/annotations", "value": dict(annotations)}]
+    return [
+        {"op": "add", "path": "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1"), "value": value}
+        for key, value in annotations.items()
+    ]
+
+
+def deletion_cost_patch(pod: Pod, cost: int) -> PatchOperations:
+    """Change which replica a scale-down takes first."""
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+        *_annotation_operations(pod.annotated, {DELETION_COST_ANNOTATION: str(cost)}),
+    ]
+
+
+def _affinity_operation(pod: Pod, terms: Sequence[NodeTerm]) -> dict[str, Any]:
+    required: Any = {"nodeSelectorTerms": [term_manifest(term) for term in terms]}
+    wrapped: Any = {"requiredDuringSchedulingIgnoredDuringExecution": required}
+    match pod.scheduling.affinity_depth:
+        case 0:
+            return {"op": "add", "path": "/spec/affinity", "value": {"nodeAffinity": wrapped}}
+        case 1:
+            return {"op": "add", "path": "/spec/affinity/nodeAffinity", "value": wrapped}
+        case _:
+            path = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution"
+            return {"op": "add", "path": path, "value": required}
+
+
+def term_manifest(term: NodeTerm) -> Manifest:
+    """A nodeSelectorTerm as the API writes it."""
+    manifest: Manifest = {}
+    if term.expressions:
+        manifest["matchExpressions"] = [_requirement_manifest(one) for one in term.expressions]
+    if term.fields:
+        manifest["matchFields"] = [_requirement_manifest(one) for one in term.fields]
+    return manifest
+
+
+def _requirement_manifest(requirement: Requirement) -> Manifest:
+    manifest: Manifest = {"key": requirement.key, "operator": requirement.operator.value}
+    if requirement.values:
+        manifest["values"] = list(requirement.values)
+    return manifest

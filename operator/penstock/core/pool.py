@@ -1,0 +1,169 @@
+"""A pool and its pods: which of them are its replicas, and how far each has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from penstock.core.model import (
+    Amounts,
+    Labels,
+    PlacementRules,
+    Pod,
+    PoolKey,
+    Replica,
+    Scheduling,
+)
+
+LEADER_WORKER_SET_LABEL = "leaderworkerset.sigs.k8s.io/name"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A value that the pool's author must change: its field path, the value, and the remedy."""
+
+    field: str
+    value: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value}: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What the pod template of a pool asks for, as the planner needs it."""
+
+    requests: Amounts = field(default_factory=dict)
+    scheduling: Scheduling = Scheduling()
+    labels: Labels = field(default_factory=dict)
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An InferencePool as the control loop judges it.
+
+    Without a `template` it adopts pods that others make. `count` and `left` are what its Deployment says today:
+    its replica count, and how many replicas left that count because they waited too long (`left_since_time`).
+    `current_hash` is the pod-template-hash of the newest ReplicaSet.
+    """
+
+    key: PoolKey
+    uid: str
+    generation: int
+    desired: int
+    rules: PlacementRules
+    template: Template | None = None
+    problems: tuple[Problem, ...] = ()
+    count: int | None = None
+    left: int = 0
+    left_since_time: float | None = None
+    current_hash: str = ""
+    replica_sets: frozenset[str] = frozenset()
+    """The uids of the ReplicaSets that the pool's own Deployment controls."""
+
+    @property
+    def adopts(self) -> bool:
+        return self.template is None
+
+    def owns(self, pod: Pod) -> bool:
+        """Whether the pod is a replica of this pool, and not one that only borrows its label."""
+        if self.adopts:
+            return True
+        return pod.owner is not None and pod.owner.uid in self.replica_sets
+
+
+@dataclass(frozen=True, slots=True)
+class RollCall:
+    """The pods that carry a pool's label, each in one group, oldest first."""
+
+    waiting: tuple[Pod, ...] = ()
+    """Gated by us alone: ours to place."""
+    held: tuple[Pod, ...] = ()
+    """Gated by somebody else too: we wait for them."""
+    grouped: tuple[Pod, ...] = ()
+    """Part of a LeaderWorkerSet group: refused until groups are placed as one."""
+    pinned: tuple[Pod, ...] = ()
+    """Past the gate, not bound yet."""
+    bound: tuple[Pod, ...] = ()
+    terminating: tuple[Pod, ...] = ()
+    failed: tuple[Pod, ...] = ()
+    foreign: tuple[Pod, ...] = ()
+
+    @property
+    def active(self) -> int:
+        """How many pods the pool's owner counts."""
+        return len(self.waiting) + len(self.held) + len(self.grouped) + len(self.pinned) + len(self.bound)
+
+    @property
+    def ready(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.bound if pod.ready)
+
+
+def roll_call(pool: Pool, pods: Iterable[Pod]) -> RollCall:
+    """Sort the pods that carry the pool's label into groups."""
+    groups: dict[str, list[Pod]] = {}
+    for pod in sorted(pods, key=lambda one: (one.created_time, one.uid)):
+        groups.setdefault(_group(pool, pod), []).append(pod)
+    return RollCall(**{name: tuple(members) for name, members in groups.items() if name != "done"})
+
+
+def _group(pool: Pool, pod: Pod) -> str:
+    if not pool.owns(pod):
+        return "foreign"
+    if pod.finished:
+        return "failed" if pod.failure or pod.phase == "Failed" else "done"
+    if pod.terminating:
+        return "terminating"
+    if pod.gated:
+        return _gated_group(pod)
+    return "bound" if pod.node else "pinned"
+
+
+def _gated_group(pod: Pod) -> str:
+    if LEADER_WORKER_SET_LABEL in pod.labels:
+        return "grouped"
+    return "held" if pod.foreign_gates else "waiting"
+
+
+def replicas(pool: Pool, roll: RollCall, avoid: frozenset[str]) -> tuple[Replica, ...]:
+    """What of this pool waits for a place: its gated pods, and those that left the Deployment's count."""
+    if pool.problems:
+        return ()
+    gated = tuple(_from_pod(pool, pod, avoid) for pod in roll.waiting)
+    if pool.template is None:
+        return gated
+    return gated + tuple(_virtual(pool, pool.template, ordinal, avoid) for ordinal in range(pool.left))
+
+
+def _from_pod(pool: Pool, pod: Pod, avoid: frozenset[str]) -> Replica:
+    return Replica(
+        key=pod.uid,
+        pool=pool.key,
+        rules=pool.rules,
+        requests=pod.requests,
+        scheduling=pod.scheduling,
+        labels=pod.labels,
+        priority=pod.priority,
+        since_time=pod.created_time,
+        pod_uid=pod.uid,
+        template_hash=pod.template_hash,
+        newest=pool.adopts or pod.template_hash == pool.current_hash,
+        avoid=avoid,
+    )
+
+
+def _virtual(pool: Pool, template: Template, ordinal: int, avoid: frozenset[str]) -> Replica:
+    return Replica(
+        key=f"{pool.key}#{ordinal}",
+        pool=pool.key,
+        rules=pool.rules,
+        requests=template.requests,
+        scheduling=template.scheduling,
+        labels=template.labels,
+        priority=template.priority,
+        since_time=pool.left_since_time or 0.0,
+        template_hash=pool.current_hash,
+        avoid=avoid,
+    )

@@ -1,0 +1,305 @@
+"""From what was found and decided to what people read. The only file that makes a condition.
+
+Written for somebody who was woken up: every False says what, why, by how much, and what would help.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal
+
+from penstock.api.inferencepool import InferencePoolStatus, PlacedReplica, PoolPower, PoolResidency, Waiting
+from penstock.api.meta import Condition
+from penstock.api.names import POOL_LABEL
+from penstock.core.lifecycle import Verdict
+from penstock.core.pool import Pool, RollCall
+
+MAX_MESSAGE = 1024
+MAX_WAITING_GROUPS = 16
+MAX_PLACEMENTS = 64
+WATTS_STEP_RATIO = 0.05
+WATTS_STEP = 10.0
+"""A measured figure is written anew when it moved by more than both: a status must not change with every sample."""
+
+
+class Outcome(StrEnum):
+    """Reasons of conditions that are not a waiting reason. People alert on these words: they are API."""
+
+    ALL_READY = "AllReplicasReady"
+    STARTING = "ReplicasStarting"
+    WAITING = "ReplicasWaiting"
+    SCALED_TO_ZERO = "ScaledToZero"
+    INVALID_SPEC = "InvalidSpec"
+    ALL_PLACED = "AllPlaced"
+    COMPLIANT = "Compliant"
+    NO_LAW = "NoLaw"
+    UNLAWFUL = "UnlawfulPlace"
+    WITHIN_BUDGET = "WithinBudget"
+    OVER_BUDGET = "OverBudget"
+    NO_DOMAIN = "NoDomain"
+    FRESH = "Fresh"
+    STALE = "StaleTelemetry"
+    NOTHING_TO_REPORT = "NothingToReport"
+    FOREIGN_PODS = "ForeignPods"
+    FOREIGN_SERVICE = "ForeignService"
+    SCHEDULER_SLOW = "SchedulerSlow"
+    LEADER_WORKER_SET = "LeaderWorkerSetUnsupported"
+    SELECTS_NOTHING = "SelectsNothing"
+    OVERLAP = "OverlappingDomains"
+    EXCLUSIVE = "Exclusive"
+    ACCEPTED = "Accepted"
+    REFUSED_BY_API = "RefusedByApiServer"
+    JOINED = "NoOverlap"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFact:
+    """One replica without a place: why, since when, and what would help."""
+
+    reason: str
+    message: str
+    would_fit: str
+    since_time: float
+    refusals: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFact:
+    """One replica on a node. `watts` is what it reserves there."""
+
+    pod: str
+    node: str
+    country: str
+    subdivision: str
+    gpus: int
+    watts: float
+    reason: str
+    lawful: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """Everything that a pool's status is made from."""
+
+    pool: Pool
+    roll: RollCall
+    waiting: Sequence[WaitingFact] = ()
+    placed: Sequence[PlacedFact] = ()
+    measured_watts: float = 0.0
+    effective_codes: Sequence[str] = ()
+    stale_nodes: Sequence[str] = ()
+    over_budget: Sequence[str] = ()
+    """A sentence for each PowerDomain that is over its budget and holds replicas of this pool."""
+    in_domains: bool = True
+    verdicts: Sequence[Verdict] = ()
+    slow_pods: Sequence[str] = ()
+    foreign_service: bool = False
+    refusal: str = ""
+    """What the API server answered to our Deployment or Service, if it refused."""
+    now_time: float = 0.0
+
+
+def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> InferencePoolStatus:
+    """The whole status of a pool; the times of conditions and measured figures move only when something changed."""
+    pool, roll = facts.pool, facts.roll
+    virtual = 0 if pool.adopts else pool.left
+    before = previous or InferencePoolStatus()
+    return InferencePoolStatus(
+        observed_generation=pool.generation,
+        replicas=roll.active + virtual,
+        placed_replicas=len(facts.placed),
+        ready_replicas=len(roll.ready),
+        waiting_replicas=len(facts.waiting),
+        selector=f"{POOL_LABEL}={pool.key.name}",
+        power=PoolPower(
+            watts=steady(before.power.watts if before.power else None, facts.measured_watts),
+            reserved_watts=round(sum(one.watts for one in facts.placed)),
+        ),
+        residency=_residency(facts),
+        waiting=waiting_groups(facts.waiting),
+        placements=tuple(_placement(one) for one in facts.placed[:MAX_PLACEMENTS]),
+        conditions=conditions(_pool_judgements(facts), before.conditions, pool.generation, facts.now_time),
+    )
+
+
+def _residency(facts: PoolFacts) -> PoolResidency:
+    return PoolResidency(
+        effective=tuple(facts.effective_codes) if facts.pool.rules.residency.restricted else None,
+        sources=("spec",) if facts.pool.rules.residency.restricted else (),
+        in_use=tuple(sorted({one.subdivision or one.country for one in facts.placed if one.country})),
+    )
+
+
+def _placement(one: PlacedFact) -> PlacedReplica:
+    return PlacedReplica(
+        pod=one.pod,
+        node=one.node,
+        country=one.country,
+        subdivision=one.subdivision,
+        gpus=one.gpus,
+        watts=round(one.watts),
+        reason=one.reason[:MAX_MESSAGE],
+    )
+
+
+def waiting_groups(waiting: Iterable[WaitingFact]) -> tuple[Waiting, ...]:
+    """Replicas that wait for the same thing, together; the group that waits longest first."""
+    groups: dict[tuple[str, str, str], list[WaitingFact]] = {}
+    for one in waiting:
+        groups.setdefault((one.reason, one.message, one.would_fit), []).append(one)
+    ordered = sorted(groups.values(), key=lambda group: (min(one.since_time for one in group), group[0].message))
+    return tuple(
+        Waiting(
+            replicas=len(group),
+            reason=group[0].reason,
+            since=utc(min(one.since_time for one in group)),
+            message=group[0].message[:MAX_MESSAGE],
+            would_fit=group[0].would_fit[:MAX_MESSAGE],
+            counts=dict(group[0].refusals),
+        )
+        for group in ordered[:MAX_WAITING_GROUPS]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One condition before it has times: its type, whether it holds, the reason and the sentence."""
+
+    type: str
+    holds: bool
+    reason: str
+    message: str
+
+
+def conditions(
+    judgements: Sequence[Judgement], previous: Iterable[Condition], generation: int, now_time: float
+) -> tuple[Condition, ...]:
+    """Conditions with their times: `lastTransitionTime` moves only when the status flips."""
+    before = {condition.type: condition for condition in previous}
+    return tuple(_condition(one, before.get(one.type), generation, now_time) for one in judgements)
+
+
+def _condition(one: Judgement, before: Condition | None, generation: int, now_time: float) -> Condition:
+    status: Literal["True", "False"] = "True" if one.holds else "False"
+    flipped = before is None or before.status != status
+    return Condition(
+        type=one.type,
+        status=status,
+        reason=one.reason,
+        message=one.message[:MAX_MESSAGE],
+        observed_generation=generation,
+        last_transition_time=utc(now_time) if flipped or before is None else before.last_transition_time,
+    )
+
+
+def _pool_judgements(facts: PoolFacts) -> list[Judgement]:
+    return [
+        _ready(facts),
+        _placed(facts),
+        _compliant(facts),
+        _within_budget(facts),
+        _fresh(facts.stale_nodes),
+        _undisturbed(facts),
+    ]
+
+
+def _ready(facts: PoolFacts) -> Judgement:
+    pool, ready = facts.pool, len(facts.roll.ready)
+    if pool.problems:
+        told = "; ".join(str(problem) for problem in pool.problems)
+        return Judgement("Ready", False, Outcome.INVALID_SPEC, f"{told}. What runs already is left alone")
+    if facts.refusal:
+        return Judgement("Ready", False, Outcome.REFUSED_BY_API, facts.refusal)
+    wanted = facts.roll.active if pool.adopts else pool.desired
+    if wanted == 0:
+        return Judgement("Ready", True, Outcome.SCALED_TO_ZERO, "no replicas are asked for")
+    if facts.waiting:
+        first = waiting_groups(facts.waiting)[0]
+        return Judgement("Ready", False, Outcome.WAITING, f"{ready}/{wanted} ready; {first.message}")
+    if ready < wanted:
+        return Judgement("Ready", False, Outcome.STARTING, f"{ready}/{wanted} ready; every replica has its place")
+    return Judgement("Ready", True, Outcome.ALL_READY, f"{ready}/{wanted} ready")
+
+
+def _placed(facts: PoolFacts) -> Judgement:
+    if facts.pool.problems:
+        return Judgement("Placed", False, Outcome.INVALID_SPEC, "nothing new is placed until the spec is mended")
+    if not facts.waiting:
+        return Judgement("Placed", True, Outcome.ALL_PLACED, f"{len(facts.placed)} placed, none waiting")
+    counted = Counter(one.reason for one in facts.waiting)
+    reason = min(counted, key=lambda name: (-counted[name], name))
+    message = next(group.message for group in waiting_groups(facts.waiting) if group.reason == reason)
+    return Judgement("Placed", False, reason, f"{len(facts.waiting)} waiting: {message}")
+
+
+def _compliant(facts: PoolFacts) -> Judgement:
+    outside = [one for one in facts.placed if not one.lawful]
+    if outside:
+        told = ", ".join(f"{one.pod} on {one.node} ({one.country or 'unknown place'})" for one in outside[:8])
+        return Judgement("ResidencyCompliant", False, Outcome.UNLAWFUL, f"outside the law: {told}")
+    if not facts.pool.rules.residency.restricted:
+        return Judgement("ResidencyCompliant", True, Outcome.NO_LAW, "nobody set a rule of residency")
+    return Judgement("ResidencyCompliant", True, Outcome.COMPLIANT, f"{len(facts.placed)} replicas inside the law")
+
+
+def _within_budget(facts: PoolFacts) -> Judgement:
+    if facts.over_budget:
+        return Judgement("WithinPowerBudget", False, Outcome.OVER_BUDGET, "; ".join(facts.over_budget))
+    if not facts.in_domains:
+        told = "some replicas run on nodes that no PowerDomain selects: they have no budget"
+        return Judgement("WithinPowerBudget", True, Outcome.NO_DOMAIN, told)
+    return Judgement("WithinPowerBudget", True, Outcome.WITHIN_BUDGET, "every domain in use is within its budget")
+
+
+def _fresh(stale_nodes: Sequence[str]) -> Judgement:
+    if stale_nodes:
+        told = f"no fresh telemetry from {', '.join(stale_nodes[:8])}: nothing new is placed there; look at its agent"
+        return Judgement("TelemetryFresh", False, Outcome.STALE, told)
+    return Judgement("TelemetryFresh", True, Outcome.FRESH, "every node in use reported within three heartbeats")
+
+
+def _undisturbed(facts: PoolFacts) -> Judgement:
+    found = [*_disturbances(facts)]
+    if not found:
+        return Judgement("Undisturbed", True, Outcome.NOTHING_TO_REPORT, "nothing of others is in the way")
+    return Judgement("Undisturbed", False, found[0][0], "; ".join(message for _, message in found))
+
+
+def _disturbances(facts: PoolFacts) -> Iterable[tuple[str, str]]:
+    for verdict in facts.verdicts:
+        yield verdict.ending, f"{verdict.pod.name}: {verdict.message}"
+    if facts.roll.foreign:
+        names = ", ".join(pod.name for pod in facts.roll.foreign[:8])
+        yield Outcome.FOREIGN_PODS, f"{names} carry this pool's label but are not its replicas: not placed, not counted"
+    if facts.roll.grouped:
+        names = ", ".join(pod.name for pod in facts.roll.grouped[:8])
+        yield Outcome.LEADER_WORKER_SET, f"{names} belong to a LeaderWorkerSet group, which Penstock cannot place yet"
+    if facts.foreign_service:
+        name = facts.pool.key.name
+        yield Outcome.FOREIGN_SERVICE, f"a Service {name} that is not ours exists and is left alone; rename one of both"
+    if facts.slow_pods:
+        names = ", ".join(facts.slow_pods[:8])
+        yield Outcome.SCHEDULER_SLOW, f"kube-scheduler has not answered for {names}; look at kube-scheduler"
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+def utc(time_seconds: float) -> datetime:
+    """Unix time as a time of the API: whole seconds of UTC."""
+    return datetime.fromtimestamp(int(time_seconds), UTC)
+
+
+def steady(before: float | None, measured: float) -> float:
+    """A measured figure for a status: the one shown before, until it moved enough to be worth a write."""
+    if before is None:
+        return round(measured)
+    moved = abs(measured - before)
+    return round(measured) if moved > WATTS_STEP and moved > WATTS_STEP_RATIO * before else before
