@@ -18,11 +18,26 @@ Schema = dict[str, Any]
 
 CATEGORY = "aifactory"
 
-_KEPT = frozenset(
-    "type description enum default minimum maximum minLength maxLength minItems maxItems minProperties maxProperties "
-    "pattern format nullable required x-kubernetes-int-or-string x-kubernetes-list-type x-kubernetes-list-map-keys "
-    "x-kubernetes-preserve-unknown-fields x-kubernetes-validations".split()
+_DROPPED = frozenset({"title"})
+_SAME_IN_BOTH = frozenset(
+    {
+        "type",
+        "description",
+        "required",
+        "enum",
+        "default",
+        "format",
+        "pattern",
+        "nullable",
+        *("minimum", "minLength", "minItems", "minProperties"),
+        *("maximum", "maxLength", "maxItems", "maxProperties"),
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-list-type",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-validations",
+    }
 )
+_EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
 
 def definition(resource: type[Resource]) -> Schema:
@@ -83,7 +98,12 @@ class _Converter:
         node = self._inlined(raw, path)
         schema: Schema = {}
         for keyword, value in node.items():
-            schema.update(self._keyword(keyword, value, path))
+            if keyword in _SAME_IN_BOTH:
+                schema[keyword] = value
+            elif keyword not in _DROPPED:
+                schema.update(self._translated(keyword, value, path))
+        if schema.get("format", "date-time") != "date-time":
+            raise InvalidInput(path, schema["format"], "the API server checks no such format: use a pattern or a Rule")
         if not isinstance(schema.get("default"), str | int | float):
             schema.pop("default", None)
         if "type" not in schema and "x-kubernetes-int-or-string" not in schema:
@@ -103,35 +123,22 @@ class _Converter:
             raise InvalidInput(path, raw["anyOf"], "a union is not structural: use one type, or IntOrString")
         return self._inlined({**branches[0], **beside}, path)
 
-    def _keyword(self, keyword: str, value: Any, path: str) -> Schema:
-        match keyword:
-            case "title":
-                return {}
-            case "const":
+    def _translated(self, keyword: str, value: Any, path: str) -> Schema:
+        """One keyword that the two languages spell differently."""
+        match keyword, value:
+            case (("exclusiveMinimum" | "exclusiveMaximum"), _):
+                return {_EXCLUSIVE[keyword]: value, keyword: True}
+            case "const", _:
                 return {"enum": [value]}
-            case "exclusiveMinimum":
-                return {"minimum": value, "exclusiveMinimum": True}
-            case "exclusiveMaximum":
-                return {"maximum": value, "exclusiveMaximum": True}
-            case "properties":
+            case "properties", _:
                 return {keyword: {name: self.convert(field, f"{path}.{name}") for name, field in value.items()}}
-            case "items":
+            case "items", _:
                 return {keyword: self.convert(value, f"{path}[]")}
-            case "additionalProperties":
-                return self._open_fields(value, path)
-            case "format" if value != "date-time":
-                raise InvalidInput(path, value, "the API server checks no such format: use a pattern or a rule")
-            case _ if keyword in _KEPT:
-                return {keyword: value}
+            case "additionalProperties", bool():  # pruning closes what is closed
+                return {"x-kubernetes-preserve-unknown-fields": True} if value else {}
+            case "additionalProperties", _:
+                return {keyword: self.convert(value, f"{path}.*")}
         raise InvalidInput(path, keyword, "say it with a keyword that a structural schema knows, or with a Rule")
-
-    def _open_fields(self, value: bool | Schema, path: str) -> Schema:
-        """Closed objects are closed by pruning; open ones keep what they do not know; maps keep their value's schema."""
-        if value is False:
-            return {}
-        if value is True:
-            return {"x-kubernetes-preserve-unknown-fields": True}
-        return {"additionalProperties": self.convert(value, f"{path}.*")}
 
 
 def _without_defaults(schema: Schema) -> Schema:

@@ -16,7 +16,6 @@ from penstock.api.meta import (
     Generation,
     IntOrString,
     Kind,
-    LabelKey,
     Model,
     Name,
     Resource,
@@ -32,6 +31,9 @@ from penstock.api.meta import (
 from penstock.api.names import POOL_LABEL
 from penstock.api.podtemplate import PodTemplate
 from penstock.api.quantity import is_positive
+
+NO_COUNTS: dict[str, int] = {}
+MAX_LABEL_VALUE = 63
 
 _CODE = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -79,7 +81,7 @@ class GpuDemand(Model):
 
 class PowerDemand(Model):
     watts_per_replica: Annotated[float, Field(gt=0, le=1e6)]
-    """Declared peak of one replica's GPUs together, in watts. Counts only where the domain's guarantee is Statistical."""
+    """Declared peak of one replica's GPUs together. Counts only where the domain's guarantee is Statistical."""
 
 
 def _leaves_a_place(residency: Residency) -> bool:
@@ -176,7 +178,7 @@ class Waiting(Model):
     message: Sentence = ""
     would_fit: Sentence = ""
     """The smallest change that would place them."""
-    counts: Annotated[dict[str, Count], Field(max_length=32)] = {}
+    counts: Annotated[dict[str, Count], Field(max_length=32)] = NO_COUNTS
     """Nodes refused, per filter."""
 
 
@@ -239,9 +241,9 @@ class InferencePool(Resource):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.metadata.name.size() <= 63",
-            "metadata.name becomes a label value: use at most 63 characters",
-            lambda pool: len(pool.metadata.name) <= 63,
+            f"self.metadata.name.size() <= {MAX_LABEL_VALUE}",
+            f"metadata.name becomes a label value: use at most {MAX_LABEL_VALUE} characters",
+            lambda pool: len(pool.metadata.name) <= MAX_LABEL_VALUE,
         ),
         Rule(
             f"self.spec.?template.?metadata.?labels[?'{POOL_LABEL}'].orValue(self.metadata.name) == self.metadata.name",

@@ -22,7 +22,9 @@ from penstock.api.meta import (
     condition_column,
 )
 
+NO_LABELS: dict[str, str] = {}
 DEFAULT_MARGIN_PERCENT = {"Hard": 10.0, "Statistical": 20.0}
+LEAST_STATISTICAL = 20.0
 
 
 class SelectorExpression(Model):
@@ -43,7 +45,7 @@ class SelectorExpression(Model):
 class NodeSelector(Model):
     """A label selector over nodes. Empty selects every node."""
 
-    match_labels: Annotated[dict[str, Word], Field(max_length=64)] = {}
+    match_labels: Annotated[dict[str, Word], Field(max_length=64)] = NO_LABELS
     match_expressions: Annotated[tuple[SelectorExpression, ...], Field(max_length=64)] = ()
 
 
@@ -77,9 +79,9 @@ class PowerDomainSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.guarantee != 'Statistical' || !has(self.marginPercent) || self.marginPercent >= 20.0",
-            "a Statistical domain keeps a margin of at least 20 percent: raise marginPercent, or use guarantee Hard",
-            lambda spec: spec.guarantee != "Statistical" or spec.effective_margin_percent >= 20.0,
+            f"self.guarantee != 'Statistical' || !has(self.marginPercent) || self.marginPercent >= {LEAST_STATISTICAL}",
+            f"a Statistical domain keeps a margin of at least {LEAST_STATISTICAL:g} percent: raise it, or use Hard",
+            lambda spec: spec.guarantee != "Statistical" or spec.effective_margin_percent >= LEAST_STATISTICAL,
             ".marginPercent",
         ),
     )
@@ -90,7 +92,7 @@ class PowerDomainSpec(Model):
 
 
 class Holder(Model):
-    """Who holds watts: a pool or a foreign pod as `namespace/name`, a node's idle draw or overhead, or the static load."""
+    """Who holds watts: a pool or foreign pod (`namespace/name`), a node's idle draw or overhead, or the static load."""
 
     kind: Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
     name: Annotated[str, Field(max_length=320)] = ""
@@ -152,5 +154,3 @@ class PowerDomain(Resource):
 
     spec: PowerDomainSpec
     status: PowerDomainStatus | None = None
-
-
