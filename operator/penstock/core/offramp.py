@@ -1,0 +1,195 @@
+"""Leaving Penstock: which writes hand every replica back to kube-scheduler, restarting nothing.
+
+A plan is made from what the API server shows; carried out, the next plan is empty. What belongs to others (templates
+of adopted owners) is named and not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from penstock.api.names import GATE, LEFT_ANNOTATION, RELEASE_ANNOTATION
+from penstock.core.manifests import Lift, Manifest, PatchOperations, lift_patch
+from penstock.core.model import Pod, PoolKey, Requirement
+
+Law = tuple[tuple[Requirement, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An object with a pod template: Deployment, ReplicaSet, StatefulSet, Job.
+
+    `path` is its API path, `gates` are the template's, `owner_uid` its controller's. `replicas` and `annotations` are
+    its own. `fingerprint` is equal for templates that differ in nothing but our gate and the pod-template-hash.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    path: str
+    gates: tuple[str, ...] = ()
+    owner_uid: str = ""
+    owner_kind: str = ""
+    replicas: int = 0
+    paused: bool = False
+    annotations: frozenset[str] = frozenset()
+    fingerprint: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind.lower()}/{self.name} -n {self.namespace}"
+
+    @property
+    def gated(self) -> bool:
+        return GATE in self.gates
+
+    @property
+    def made_by_pool(self) -> bool:
+        return self.kind == "Deployment" and self.owner_kind == "InferencePool"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the API server shows: pods (all that carry our gate), template holders, and of each pool its replicas and
+    its law."""
+
+    pods: tuple[Pod, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    replicas: dict[PoolKey, int] = field(default_factory=dict)
+    laws: dict[PoolKey, Law] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One write: a JSON Patch, or the deletion of an object when `operations` is None."""
+
+    path: str
+    uid: str
+    says: str
+    operations: PatchOperations | None
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """The steps for one object, in order: when one fails, the rest of them are not tried."""
+
+    title: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OffRamp:
+    """What is ours to do, and what only others may do."""
+
+    errands: tuple[Errand, ...]
+    adopted: tuple[Holder, ...]
+    waiting: tuple[Pod, ...]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.errands or self.adopted or self.waiting)
+
+
+def plan(scene: Scene) -> OffRamp:
+    """Templates and counts first, so that no new pod is born gated behind us; then every gated pod."""
+    ours = [holder for holder in scene.holders if holder.made_by_pool]
+    uids = {holder.uid for holder in ours}
+    errands = [errand for holder in ours if (errand := _hand_back(holder, scene))]
+    gated = tuple(pod for pod in scene.pods if pod.gated and not pod.terminating and not pod.finished)
+    errands += [_lift(pod, scene.laws.get(PoolKey(pod.namespace, pod.pool), ())) for pod in gated]
+    others = (one for one in scene.holders if one.gated and not one.made_by_pool and one.owner_uid not in uids)
+    return OffRamp(tuple(errands), tuple(_outermost(others)), gated)
+
+
+def _outermost(holders: Iterable[Holder]) -> list[Holder]:
+    # The ReplicaSet of an adopted Deployment follows its Deployment; naming both would send a person to the wrong one.
+    found = list(holders)
+    uids = {holder.uid for holder in found}
+    return [holder for holder in found if holder.owner_uid not in uids]
+
+
+def _hand_back(deployment: Holder, scene: Scene) -> Errand | None:
+    wanted = scene.replicas.get(PoolKey(deployment.namespace, deployment.name), 0)
+    sets = [one for one in scene.holders if one.kind == "ReplicaSet" and one.owner_uid == deployment.uid]
+    carries_gate = deployment.gated or any(one.gated for one in sets)
+    if not (carries_gate or deployment.replicas < wanted or _paused_by_us(deployment)):
+        return None
+    pausing = carries_gate and not deployment.paused
+    steps = [
+        *([_pause(deployment)] if pausing else []),
+        *_clear_sets(sets),
+        _finish(deployment, max(wanted, deployment.replicas), resume=pausing or _paused_by_us(deployment)),
+    ]
+    return Errand(deployment.title, tuple(steps))
+
+
+def _paused_by_us(deployment: Holder) -> bool:
+    return RELEASE_ANNOTATION in deployment.annotations
+
+
+def _pause(deployment: Holder) -> Step:
+    # Remembered on the object: a pause of somebody else's must outlive us, and ours must not.
+    mark = {"op": "add", "path": _annotation(RELEASE_ANNOTATION), "value": "paused"}
+    operations = [_same(deployment), mark, {"op": "add", "path": "/spec/paused", "value": True}]
+    return Step(deployment.path, deployment.uid, "pause", operations)
+
+
+def _clear_sets(sets: Sequence[Holder]) -> list[Step]:
+    steps = []
+    for one in sets:
+        if not one.gated:
+            continue
+        # An empty ReplicaSet that differed in the gate alone would be taken for the current one, and roll the fleet.
+        twins = [other for other in sets if _is_empty_twin(other, one)]
+        steps += [Step(twin.path, twin.uid, f"delete {twin.title}, an empty twin", None) for twin in twins]
+        steps.append(Step(one.path, one.uid, f"take the gate out of {one.title}", [_same(one), *_gate_removal(one)]))
+    return steps
+
+
+def _is_empty_twin(other: Holder, of: Holder) -> bool:
+    return not other.gated and not other.replicas and other.fingerprint == of.fingerprint
+
+
+def _finish(deployment: Holder, replicas: int, *, resume: bool) -> Step:
+    operations, says = [_same(deployment)], []
+    if deployment.gated:
+        operations += _gate_removal(deployment)
+        says.append("take the gate out")
+    if replicas != deployment.replicas:
+        operations.append({"op": "add", "path": "/spec/replicas", "value": replicas})
+        says.append(f"raise replicas from {deployment.replicas} to {replicas}")
+    if LEFT_ANNOTATION in deployment.annotations:
+        operations.append({"op": "remove", "path": _annotation(LEFT_ANNOTATION)})
+    if resume:
+        operations.append({"op": "remove", "path": _annotation(RELEASE_ANNOTATION)})
+        operations.append({"op": "add", "path": "/spec/paused", "value": False})
+        says.append("resume")
+    return Step(deployment.path, deployment.uid, ", ".join(says) or "nothing to change", operations)
+
+
+def _lift(pod: Pod, law: Law) -> Errand:
+    operations = lift_patch(Lift(pod=pod, law=law, node="", record='{"released":true}', fence=""))
+    if pod.foreign_gates:
+        operations[1] = {"op": "test", "path": "/spec/schedulingGates", "value": [{"name": name} for name in pod.gates]}
+        operations[-1] = {"op": "remove", "path": f"/spec/schedulingGates/{pod.gates.index(GATE)}"}
+    kept = f", {', '.join(pod.foreign_gates)} stays" if pod.foreign_gates else ""
+    says = f"lift the gate{' with the law kept' if law else ''}{kept}"
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+    return Errand(f"pod/{pod.name} -n {pod.namespace}", (Step(path, pod.uid, says, operations),))
+
+
+def _gate_removal(holder: Holder) -> PatchOperations:
+    path = "/spec/template/spec/schedulingGates"
+    at = f"{path}/{holder.gates.index(GATE)}"
+    gone = path if len(holder.gates) == 1 else at
+    return [{"op": "test", "path": f"{at}/name", "value": GATE}, {"op": "remove", "path": gone}]
+
+
+def _same(holder: Holder) -> Manifest:
+    return {"op": "test", "path": "/metadata/uid", "value": holder.uid}
+
+
+def _annotation(name: str) -> str:
+    return "/metadata/annotations/" + name.replace("/", "~1")
