@@ -100,7 +100,7 @@ class Residency(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.allowed) || !has(self.denied) || "
+            "!has(self.allowed) || self.allowed.size() == 0 || !has(self.denied) || "
             "!self.allowed.all(c, c in self.denied || c.split('-')[0] in self.denied)",
             "every allowed place is denied too, so no node is lawful: take one out of denied, or allow another",
             _leaves_a_place,
@@ -242,8 +242,9 @@ class InferencePool(Resource):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.size() <= {MAX_LABEL_VALUE}",
-            f"metadata.name becomes a label value: use at most {MAX_LABEL_VALUE} characters",
+            f"the name becomes a label value: use at most {MAX_LABEL_VALUE} characters",
             lambda pool: len(pool.metadata.name) <= MAX_LABEL_VALUE,
+            ".metadata.name",
         ),
         Rule(
             f"self.spec.?template.?metadata.?labels[?'{POOL_LABEL}'].orValue(self.metadata.name) == self.metadata.name",
@@ -254,9 +255,10 @@ class InferencePool(Resource):
         Rule(
             "!self.spec.?template.hasValue() || !self.spec.template.spec.containers.exists(c, has(c.ports) && "
             f"c.ports.size() > 0) || self.metadata.name.matches('^{_SERVICE_NAME.pattern}$')",
-            "a container names a port, so a Service takes metadata.name: start it with a letter, and use "
+            "a container names a port, so a Service takes this name: start it with a letter, and use "
             "lower-case letters, digits and '-' only",
             lambda pool: not pool.has_service or _SERVICE_NAME.fullmatch(pool.metadata.name) is not None,
+            ".metadata.name",
         ),
     )
 

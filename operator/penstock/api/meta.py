@@ -210,6 +210,10 @@ class ObjectMeta(Foreign):
     namespace: str = ""
 
 
+METADATA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}}
+"""All that a CRD may say of metadata: the name, so that rules can point at it."""
+
+
 class Resource(Model):
     """A whole object. `definition` names it; the subclasses add `spec` and `status`."""
 
@@ -217,4 +221,4 @@ class Resource(Model):
 
     api_version: str = ""
     kind: str = ""
-    metadata: Annotated[ObjectMeta, WithJsonSchema({"type": "object"})] = ObjectMeta()
+    metadata: Annotated[ObjectMeta, WithJsonSchema(METADATA)] = ObjectMeta()

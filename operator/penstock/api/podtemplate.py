@@ -108,8 +108,34 @@ class TopologySpreadConstraint(Foreign):
     label_selector: LabelSelector | None = None
 
 
+NoNode = Annotated[
+    Name,
+    Rule(
+        "self == ''",
+        "a pod that names its node walks past the gate and the law: remove nodeName, use nodeSelector or affinity",
+        lambda node: node == "",
+    ),
+]
+DefaultScheduler = Annotated[
+    Name,
+    Rule(
+        "self in ['', 'default-scheduler']",
+        "replicas are bound by kube-scheduler: remove schedulerName or set it to default-scheduler",
+        lambda scheduler: scheduler in ("", "default-scheduler"),
+    ),
+]
+ForeignGate = Annotated[
+    LabelKey,
+    Rule(
+        f"self != '{GATE}'",
+        "the operator adds this gate itself: remove it from the template",
+        lambda gate: gate != GATE,
+    ),
+]
+
+
 class SchedulingGate(Foreign):
-    name: LabelKey | None = None
+    name: ForeignGate | None = None
 
 
 class PodSpec(Foreign):
@@ -118,13 +144,13 @@ class PodSpec(Foreign):
     containers: Annotated[tuple[Container, ...], Field(min_length=1, max_length=32)]
     init_containers: Annotated[tuple[Container, ...], Field(max_length=32)] | None = None
     overhead: Amounts | None = None
-    node_name: Name | None = None
+    node_name: NoNode | None = None
     node_selector: Labels | None = None
     affinity: Affinity | None = None
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] | None = None
     topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=16)] | None = None
     scheduling_gates: Annotated[tuple[SchedulingGate, ...], Field(max_length=16)] | None = None
-    scheduler_name: Name | None = None
+    scheduler_name: DefaultScheduler | None = None
     priority_class_name: Name | None = None
     host_network: bool | None = None
 
@@ -136,24 +162,6 @@ class PodSpec(Foreign):
             f"no container asks for GPUs: set resources.limits['{GPU_RESOURCE}'] to the GPUs of one replica",
             lambda spec: any(container.asks_for_gpus for container in spec.containers),
             ".containers",
-        ),
-        Rule(
-            "!has(self.nodeName) || self.nodeName == ''",
-            "a pod that names its node walks past the gate and the law: remove nodeName, use nodeSelector or affinity",
-            lambda spec: not spec.node_name,
-            ".nodeName",
-        ),
-        Rule(
-            "!has(self.schedulerName) || self.schedulerName in ['', 'default-scheduler']",
-            "replicas are bound by kube-scheduler: remove schedulerName or set it to default-scheduler",
-            lambda spec: spec.scheduler_name in (None, "", "default-scheduler"),
-            ".schedulerName",
-        ),
-        Rule(
-            f"!has(self.schedulingGates) || !self.schedulingGates.exists(g, has(g.name) && g.name == '{GATE}')",
-            f"the operator adds the gate {GATE} itself: remove it from the template",
-            lambda spec: all(gate.name != GATE for gate in spec.scheduling_gates or ()),
-            ".schedulingGates",
         ),
     )
 
