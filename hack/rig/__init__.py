@@ -1,0 +1,1 @@
+"""The cluster kit: real etcd, Kubernetes, kwok and helm on one machine, without a container engine."""
