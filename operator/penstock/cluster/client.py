@@ -1,0 +1,355 @@
+"""One HTTP client for the API server: bytes in, bytes out, errors translated, nothing decided.
+
+Reads are repeated on a broken connection, 429 and 5xx. Writes are repeated only where repeating is harmless: a JSON
+Patch whose own tests refuse the second time (then the caller replans), server-side apply and merge patches (same
+intent, same result) and deletes with a uid. A create or an eviction goes out once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from yarl import URL
+
+from penstock.api.names import FIELD_MANAGER
+from penstock.cluster.access import Access
+from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, StreamBroken, TooManyRequests
+from penstock.metrics import Metrics
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+REQUEST_SECONDS = 15.0
+ATTEMPTS = 4
+PAGE_SIZE = 500
+LONGEST_RETRY_AFTER_SECONDS = 10.0
+
+Query = Mapping[str, str]
+_NO_QUERY: Query = {}
+
+
+class _Details(msgspec.Struct, gc=False):
+    retryAfterSeconds: float = 0.0
+
+
+class Status(msgspec.Struct, gc=False):
+    """The `Status` object that answers a failed request."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    details: _Details | None = None
+
+
+class _PageHead(msgspec.Struct, gc=False, rename={"continue_": "continue"}):
+    resourceVersion: str = ""
+    continue_: str = ""
+
+
+class _Page(msgspec.Struct, gc=False):
+    metadata: _PageHead
+    items: list[msgspec.Raw] | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list: raw items, the list's resourceVersion, and the API server's own clock (Unix seconds)."""
+
+    items: list[msgspec.Raw]
+    resource_version: str
+    server_time: float
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_status = msgspec.json.Decoder(Status).decode
+
+
+def error_of(status: int, body: bytes, retry_after: str | None = None) -> ApiError:
+    """Translate an answer into our error tree; a body that is no Status keeps its first bytes as the message."""
+    try:
+        answer = _decode_status(body)
+    except msgspec.DecodeError:
+        answer = Status(code=status, message=body[:200].decode(errors="replace"))
+    arguments = (status, answer.reason, answer.message)
+    if status == 429:
+        return TooManyRequests(*arguments, retry_after_seconds=_retry_after(answer, retry_after))
+    if status == 422 and _is_failed_test(answer):
+        return Conflict(*arguments)
+    kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone}.get(status, ApiError)
+    return kind(*arguments)
+
+
+def _is_failed_test(answer: Status) -> bool:
+    # The API server says only this of a JSON Patch that could not be applied; a refused value names its field.
+    return answer.message.startswith("the server rejected our request")
+
+
+def _retry_after(answer: Status, header: str | None) -> float:
+    seconds = answer.details.retryAfterSeconds if answer.details else 0.0
+    if header and header.isdigit():
+        seconds = max(seconds, float(header))
+    return seconds or 1.0
+
+
+def _worth_repeating(error: BaseException) -> bool:
+    if isinstance(error, ApiError):
+        return error.status == 429 or error.status >= 500
+    return isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError))
+
+
+_backoff = wait_random_exponential(multiplier=0.1, max=3.0)
+
+
+def _wait_seconds(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, TooManyRequests):
+        return min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
+    return _backoff(state)
+
+
+class KubeClient:
+    """Requests to one API server; use as an async context manager.
+
+    Paths start with `/api` or `/apis`. Every method raises the classes of `penstock.errors` for what the API server
+    answers, `aiohttp.ClientError` or `TimeoutError` where no answer came.
+    """
+
+    def __init__(self, access: Access, metrics: Metrics, writes_in_flight: int = 32) -> None:
+        self.access = access
+        self._metrics = metrics
+        self._writing = asyncio.Semaphore(writes_in_flight)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=0, ssl=self.access.ssl_context or True)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    # ------------------------------------------------------------------------------------------------------- reads
+
+    async def get(self, path: str, query: Query = _NO_QUERY) -> bytes:
+        """One object or a whole list, as the API server wrote it."""
+        body, _ = await self._repeat("GET", path, query=query)
+        return body
+
+    async def list_pages(self, path: str, query: Query = _NO_QUERY) -> AsyncIterator[Page]:
+        """A list in pages of 500. Raises Gone when the list grew too old between two pages: start again."""
+        continue_token = ""
+        while True:
+            page_query = {**query, "limit": str(PAGE_SIZE)} | ({"continue": continue_token} if continue_token else {})
+            body, headers = await self._repeat("GET", path, query=page_query, verb="LIST")
+            page = _decode_page(body)
+            yield Page(page.items or [], page.metadata.resourceVersion, _server_time(headers))
+            continue_token = page.metadata.continue_
+            if not continue_token:
+                return
+
+    async def watch_lines(
+        self, path: str, resource_version: str, query: Query = _NO_QUERY, *, quiet_seconds: float, server_seconds: int
+    ) -> AsyncIterator[bytes]:
+        """The lines of one watch. Ends when the API server ends it (after about `server_seconds`).
+
+        Raises StreamBroken when the connection breaks or says nothing, not even a bookmark, for `quiet_seconds`.
+        """
+        watch_query = {
+            **query,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(server_seconds),
+        }
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=quiet_seconds)
+        try:
+            async with self._open("GET", path, watch_query, patience=patience) as response:
+                self._count("WATCH", path, str(response.status))
+                if response.status != 200:
+                    raise error_of(response.status, await response.read(), response.headers.get("Retry-After"))
+                async for line in _lines(response.content):
+                    yield line
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise StreamBroken(f"watch of {path}: {error!r}") from error
+
+    # ------------------------------------------------------------------------------------------------------ writes
+
+    async def patch(self, path: str, body: bytes, content_type: str, query: Query = _NO_QUERY) -> bytes:
+        """PATCH an object; returns the object as it now is.
+
+        A JSON Patch must carry `test` operations that fail once it has been applied: after a lost reply it is sent
+        again and then raises Conflict, and the caller reads the world anew.
+        """
+        answer, _ = await self._repeat("PATCH", path, query=query, body=body, content_type=content_type)
+        return answer
+
+    async def apply(
+        self, path: str, obj: Mapping[str, Any], *, force: bool = True, field_manager: str = FIELD_MANAGER
+    ) -> bytes:
+        """Server-side apply of the whole intent `obj`; returns the object as it now is."""
+        query = {"fieldManager": field_manager, "force": str(force).lower()}
+        answer, _ = await self._repeat(
+            "PATCH", path, query=query, body=msgspec.json.encode(obj), content_type=APPLY_PATCH, verb="APPLY"
+        )
+        return answer
+
+    async def create(self, path: str, obj: Mapping[str, Any]) -> bytes:
+        """POST a new object, once: after a lost reply nobody knows, and the caller looks."""
+        answer, _ = await self._once("POST", path, body=msgspec.json.encode(obj), content_type="application/json")
+        return answer
+
+    async def replace(self, path: str, obj: Mapping[str, Any]) -> bytes:
+        """PUT an object with its resourceVersion, once: a repeat after a lost reply could only answer Conflict."""
+        answer, _ = await self._once("PUT", path, body=msgspec.json.encode(obj), content_type="application/json")
+        return answer
+
+    async def delete(
+        self, path: str, *, uid: str, grace_seconds: int | None = None, propagation: str = "Background"
+    ) -> None:
+        """Delete the object with this `uid` and no other of its name; NotFound and Conflict say it is gone already."""
+        options: dict[str, Any] = {"preconditions": {"uid": uid}, "propagationPolicy": propagation}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        await self._repeat("DELETE", path, body=msgspec.json.encode(options), content_type="application/json")
+
+    async def evict(self, namespace: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> None:
+        """Ask the Eviction API for a pod. Raises TooManyRequests when a PodDisruptionBudget refuses."""
+        options: dict[str, Any] = {"preconditions": {"uid": uid}} if uid else {}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": options,
+        }
+        await self.create(f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", eviction)
+
+    # ----------------------------------------------------------------------------------------------------- plumbing
+
+    async def _repeat(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = _NO_QUERY,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        verb: str = "",
+    ) -> tuple[bytes, Mapping[str, str]]:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_worth_repeating),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait_seconds,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await self._once(
+                    method, path, query=query, body=body, content_type=content_type, verb=verb or method
+                )
+        raise AssertionError("AsyncRetrying neither returned nor raised")
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = _NO_QUERY,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        verb: str = "",
+    ) -> tuple[bytes, Mapping[str, str]]:
+        if method == "GET":
+            return await self._send(
+                method, path, query=query, body=body, content_type=content_type, verb=verb or method
+            )
+        async with self._writing:
+            return await self._send(
+                method, path, query=query, body=body, content_type=content_type, verb=verb or method
+            )
+
+    async def _send(
+        self, method: str, path: str, *, query: Query, body: bytes | None, content_type: str | None, verb: str
+    ) -> tuple[bytes, Mapping[str, str]]:
+        started_at = time.monotonic()
+        patience = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        try:
+            async with self._open(
+                method, path, query, patience=patience, body=body, content_type=content_type
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._count(verb, path, type(error).__name__)
+            raise
+        self._count(verb, path, str(response.status))
+        self._metrics.request_seconds.labels(verb).observe(time.monotonic() - started_at)
+        if response.status >= 400:
+            raise error_of(response.status, answer, response.headers.get("Retry-After"))
+        return answer, response.headers
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        *,
+        patience: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+        content_type: str | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._session is None:
+            raise RuntimeError("KubeClient is used outside `async with`")
+        headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        async with self._session.request(
+            method,
+            URL(self.access.url + path + (f"?{urlencode(query)}" if query else ""), encoded=True),
+            headers=headers | await self.access.headers(),
+            data=body,
+            timeout=patience,
+            server_hostname=self.access.server_name,
+            proxy=self.access.proxy,
+        ) as response:
+            yield response
+
+    def _count(self, verb: str, path: str, code: str) -> None:
+        self._metrics.requests.labels(verb, resource_of(path), code).inc()
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    # StreamReader.readline refuses lines over its buffer; a Node with many images is longer.
+    rest = b""
+    async for chunk in stream.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line
+
+
+def resource_of(path: str) -> str:
+    """The resource (with its subresource) that a path names, for metric labels: `pods/eviction`, `inferencepools`."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return "/".join([*rest[:1], *rest[2:3]])
+
+
+def _server_time(headers: Mapping[str, str]) -> float:
+    date = headers.get("Date")
+    return parsedate_to_datetime(date).timestamp() if date else time.time()

@@ -1,0 +1,183 @@
+"""One kind kept in step with the API server: list in pages, watch, list again when history is gone.
+
+What a library informer would lose is kept here: an object deleted while nobody watched is reported as deleted after
+the next list, and a connection that died without a word is noticed by the bookmarks that no longer come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import aiohttp
+import msgspec
+
+from penstock.cluster import wire
+from penstock.cluster.client import KubeClient, Query, Status, error_of
+from penstock.errors import ApiError, Gone, StreamBroken, TooManyRequests
+from penstock.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 70.0
+"""The API server sends a bookmark about once a minute; longer silence is a dead connection."""
+WATCH_SECONDS = 300
+SHORTEST_WATCH_SECONDS = 1.0
+LONGEST_BACKOFF_SECONDS = 10.0
+
+Seen = TypeVar("Seen")
+
+_decode_event = msgspec.json.Decoder(wire.Event).decode
+_decode_status = msgspec.json.Decoder(Status).decode
+_decode_version = msgspec.json.Decoder(wire.Versioned).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Generic[Seen]):
+    """One watched kind: where it is, how to decode one object, what to call it, and who is told.
+
+    `put` also gets the API server's clock (Unix seconds) when the object came in a list, None when a watch brought
+    it, which means: it was written just now. `relist_after_gap`: after a broken watch list again instead of
+    resuming, for a kind whose age matters more than its list costs.
+    """
+
+    resource: str
+    path: str
+    query: Query = field(default_factory=dict)
+    decode: Callable[[bytes | msgspec.Raw], Seen]
+    key: Callable[[Seen], str]
+    put: Callable[[Seen, float | None], None]
+    delete: Callable[[str], None]
+    relist_after_gap: bool = False
+
+
+class Informer(Generic[Seen]):
+    """Keeps one kind in step, for ever. `run()` ends only by cancellation or an error of ours."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        kind: Kind[Seen],
+        metrics: Metrics,
+        *,
+        quiet_seconds: float = QUIET_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.kind = kind
+        self.synced = asyncio.Event()
+        self._client = client
+        self._metrics = metrics
+        self._quiet_seconds = quiet_seconds
+        self._now = now
+        self._keys: set[str] = set()
+        self._heard_at = now()
+        self._failures = 0
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago the API server last said anything about this kind, bookmarks included."""
+        return self._now() - self._heard_at
+
+    async def run(self) -> None:
+        why = "start"
+        while True:
+            try:
+                resource_version = await self._list(why)
+                await self._watch_on(resource_version)
+                why = "gap"
+            except Gone:
+                why = "gone"
+            except (ApiError, StreamBroken, aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+                why = "error"
+                log.warning("list of %s failed, trying again: %s", self.kind.resource, error)
+                await self._back_off(error)
+
+    # ------------------------------------------------------------------------------------------------------- list
+
+    async def _list(self, why: str) -> str:
+        self._metrics.relists.labels(self.kind.resource, why).inc()
+        seen: set[str] = set()
+        resource_version = ""
+        async for page in self._client.list_pages(self.kind.path, self.kind.query):
+            for raw in page.items:
+                seen.add(self._put(raw, page.server_time))
+            resource_version = page.resource_version
+        for key in self._keys - seen:
+            self.kind.delete(key)
+        self._keys = seen
+        self._heard()
+        self.synced.set()
+        return resource_version
+
+    def _put(self, raw: msgspec.Raw, server_time: float | None) -> str:
+        obj = self.kind.decode(raw)
+        self.kind.put(obj, server_time)
+        return self.kind.key(obj)
+
+    # ------------------------------------------------------------------------------------------------------ watch
+
+    async def _watch_on(self, resource_version: str) -> None:
+        """Watch from `resource_version` on, across ended and broken streams. Raises Gone when only a list helps."""
+        while True:
+            started_at = self._now()
+            try:
+                async for line in self._lines(resource_version):
+                    resource_version = self._take(line)
+                self._check_lasted(started_at)
+            except (StreamBroken, TooManyRequests) as error:
+                log.info("watch of %s broke, going on: %s", self.kind.resource, error)
+                await self._back_off(error)
+                if self.kind.relist_after_gap:
+                    return
+
+    def _lines(self, resource_version: str) -> AsyncIterator[bytes]:
+        return self._client.watch_lines(
+            self.kind.path,
+            resource_version,
+            self.kind.query,
+            quiet_seconds=self._quiet_seconds,
+            # Spread, so that many watches do not all end in the same second.
+            server_seconds=int(WATCH_SECONDS * random.uniform(1.0, 1.5)),  # noqa: S311  jitter, no secret
+        )
+
+    def _check_lasted(self, started_at: float) -> None:
+        if self._now() - started_at < SHORTEST_WATCH_SECONDS:
+            raise StreamBroken("it ended as soon as it began")
+
+    def _take(self, line: bytes) -> str:
+        """Take in one watch line; returns the resourceVersion to resume from."""
+        event = _decode_event(line)
+        if event.type == "ERROR":
+            raise _in_stream(event.object)
+        version = _decode_version(event.object).metadata.resourceVersion
+        self._metrics.watch_events.labels(self.kind.resource, event.type).inc()
+        if event.type == "DELETED":
+            key = self.kind.key(self.kind.decode(event.object))
+            self._keys.discard(key)
+            self.kind.delete(key)
+        elif event.type != "BOOKMARK":
+            self._keys.add(self._put(event.object, None))
+        self._heard()
+        return version
+
+    def _heard(self) -> None:
+        self._heard_at = self._now()
+        self._failures = 0
+        self._metrics.objects.labels(self.kind.resource).set(len(self._keys))
+
+    async def _back_off(self, error: Exception) -> None:
+        self._failures += 1
+        ceiling = min(0.1 * 2**self._failures, LONGEST_BACKOFF_SECONDS)
+        floor = error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0
+        await asyncio.sleep(min(floor, LONGEST_BACKOFF_SECONDS) + random.uniform(0, ceiling))  # noqa: S311  jitter
+
+
+def _in_stream(raw: msgspec.Raw) -> Exception:
+    status = _decode_status(raw)
+    error = error_of(status.code, bytes(raw))
+    return error if isinstance(error, (Gone, TooManyRequests)) else StreamBroken(str(error))

@@ -1,0 +1,3 @@
+"""From what the API server sent to the words of the domain. The only place, beside `core.manifests`, that knows
+raw shapes.
+"""

@@ -1,0 +1,33 @@
+"""Nodes."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import msgspec
+
+from penstock.cluster import wire
+from penstock.cluster.parse.pods import unix_time
+from penstock.cluster.parse.quantity import amounts
+from penstock.cluster.parse.scheduling import frozen_labels
+from penstock.core.model import Node, Taint
+
+decode_node = msgspec.json.Decoder(wire.Node).decode
+
+
+def node(seen: wire.Node) -> Node:
+    """A node of the cluster. One that never reported a Ready condition is not ready since it was created."""
+    ready = next((one for one in seen.status.conditions or () if one.type == "Ready"), None)
+    is_ready = ready is not None and ready.status == "True"
+    since = ready.lastTransitionTime if ready else seen.metadata.creationTimestamp
+    return Node(
+        name=seen.metadata.name,
+        uid=seen.metadata.uid,
+        labels=frozen_labels(seen.metadata.labels),
+        taints=tuple(Taint(one.key, one.value, one.effect) for one in seen.spec.taints or ()),
+        cordoned=seen.spec.unschedulable,
+        ready=is_ready,
+        not_ready_since_time=None if is_ready else unix_time(since) or 0.0,
+        allocatable=MappingProxyType(amounts(seen.status.allocatable)),
+        images=frozenset(name for image in seen.status.images or () for name in image.names or ()),
+    )

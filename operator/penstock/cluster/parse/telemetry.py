@@ -1,0 +1,214 @@
+"""GPUNode reports, heard with distrust: what cannot be true is named, and makes the report count as stale.
+
+An agent's word can only make its node worse. So a sequence that falls is not forgotten, a heartbeat that would keep
+a dead agent fresh for hours is refused, and energy is held against watts from report to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from penstock.cluster import wire
+from penstock.cluster.parse.pods import unix_time
+from penstock.core.model import Gpu, GpuHealth, Telemetry
+
+LONGEST_HEARTBEAT_SECONDS = 300.0
+IDLE_SHARE_OF_MAXIMUM = 0.25
+"""Watts above this share of a GPU's maximum are load: no product of `reference/power` idles there."""
+TRANSIENT_RATIO = 2.0
+"""Sampled power may pass the maximum limit for a moment; twice the limit no GPU ever draws."""
+LIMIT_RATIO = 1.25
+"""Mean power over seconds may pass the enforced limit by control error only."""
+SLACK_WATTS = 50.0
+LONGEST_SAMPLE_HEARTBEATS = 3.0
+
+_HEALTH = {health.value: health for health in GpuHealth}
+
+decode_gpu_node = msgspec.json.Decoder(wire.GpuNode).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The last report of one agent that we keep for comparison. `sample_at` is our clock when its sample last moved."""
+
+    telemetry: Telemetry
+    sampled_time: float
+    sample_at: float
+
+
+def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: float | None) -> Heard:
+    """Judge a report that arrived at `now` (monotonic).
+
+    `age_seconds` is the API server's own age of the last write, where the report came in a list: then nothing says
+    that it was written just now. Without a list it was.
+    """
+    status = seen.status or wire.GpuNodeStatus()
+    sampled = unix_time(status.sampledAt) or 0.0
+    gpus = tuple(_gpu(one) for one in status.gpus or ())
+    current = Telemetry(
+        node=seen.metadata.name,
+        sequence=max(status.sequence, before.telemetry.sequence if before else 0),
+        heartbeat_seconds=min(max(status.heartbeatSeconds, 1.0), LONGEST_HEARTBEAT_SECONDS),
+        heard_at=_heard_at(status.sequence, before, now, age_seconds),
+        gpus=gpus,
+    )
+    moved = before is None or sampled != before.sampled_time
+    heard = Heard(current, sampled, now if moved or before is None else before.sample_at)
+    contradiction = next(_contradictions(status, heard, before, now), "")
+    return Heard(replace(current, contradiction=contradiction), heard.sampled_time, heard.sample_at)
+
+
+def _heard_at(sequence: int, before: Heard | None, now: float, age_seconds: float | None) -> float:
+    if before is not None and sequence <= before.telemetry.sequence:
+        return before.telemetry.heard_at
+    written_at = now - max(age_seconds or 0.0, 0.0)
+    return max(written_at, before.telemetry.heard_at) if before else written_at
+
+
+def last_status_write(seen: wire.GpuNode) -> float | None:
+    """Unix time, by the API server's clock, of the last write of the status."""
+    times = [unix_time(one.time) for one in seen.metadata.managedFields or () if one.subresource == "status"]
+    return max((one for one in times if one is not None), default=None)
+
+
+# ----------------------------------------------------------------------------------------------- what cannot be true
+
+
+def _contradictions(status: wire.GpuNodeStatus, heard: Heard, before: Heard | None, now: float) -> Iterator[str]:
+    if not 0 < status.heartbeatSeconds <= LONGEST_HEARTBEAT_SECONDS:
+        yield f"heartbeatSeconds is {status.heartbeatSeconds:g}, not in 1 to {LONGEST_HEARTBEAT_SECONDS:g}"
+    yield from _impossible_set(heard.telemetry.gpus)
+    for gpu in heard.telemetry.gpus:
+        yield from _impossible_gpu(gpu)
+    if before is not None:
+        yield from _impossible_since(status, heard, before, now)
+
+
+def _impossible_set(gpus: tuple[Gpu, ...]) -> Iterator[str]:
+    for what, values in (("uuid", [gpu.uuid for gpu in gpus]), ("index", [str(gpu.index) for gpu in gpus])):
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            yield f"two GPUs say that their {what} is {twice[0]!r}"
+
+
+def _impossible_gpu(gpu: Gpu) -> Iterator[str]:
+    for what, value in _figures(gpu):
+        if value is not None and value < 0:
+            yield f"GPU {gpu.index}: {what} is {value:g}, below zero"
+    if gpu.activity_percent is not None and gpu.activity_percent > 100:
+        yield f"GPU {gpu.index}: activity is {gpu.activity_percent:g} percent"
+    if gpu.memory_used_bytes > gpu.memory_total_bytes:
+        yield f"GPU {gpu.index}: uses {gpu.memory_used_bytes} bytes of {gpu.memory_total_bytes}"
+    yield from _impossible_watts(gpu)
+
+
+def _impossible_watts(gpu: Gpu) -> Iterator[str]:
+    maximum = gpu.maximum_watts
+    if gpu.limit_watts == 0 or maximum == 0:
+        yield f"GPU {gpu.index}: a power limit of 0 W"
+    if maximum is None:
+        return
+    if gpu.limit_watts is not None and gpu.limit_watts > maximum + 1:
+        yield f"GPU {gpu.index}: enforced limit {gpu.limit_watts:g} W above its maximum {maximum:g} W"
+    for what, watts in (("power", gpu.power_watts), ("p95 power", gpu.planned_watts)):
+        if watts is not None and watts > TRANSIENT_RATIO * maximum + SLACK_WATTS:
+            yield f"GPU {gpu.index}: {what} {watts:g} W, its maximum is {maximum:g} W"
+
+
+def _figures(gpu: Gpu) -> tuple[tuple[str, float | None], ...]:
+    return (
+        ("power", gpu.power_watts),
+        ("p95 power", gpu.planned_watts),
+        ("enforced limit", gpu.limit_watts),
+        ("age of the enforced limit", gpu.limit_age_seconds),
+        ("maximum limit", gpu.maximum_watts),
+        ("energy", gpu.energy_joules),
+        ("activity", gpu.activity_percent),
+        ("total memory", gpu.memory_total_bytes),
+        ("used memory", gpu.memory_used_bytes),
+    )
+
+
+def _impossible_since(status: wire.GpuNodeStatus, heard: Heard, before: Heard, now: float) -> Iterator[str]:
+    known = before.telemetry
+    if status.sequence < known.sequence:
+        yield f"sequence fell from {known.sequence} to {status.sequence}; delete the GPUNode once its agent is right"
+    if status.sequence == known.sequence:
+        # The same report again keeps its verdict, a different one under the same number is no report.
+        yield from _same_again(heard, before)
+        return
+    if heard.sampled_time < before.sampled_time:
+        yield f"sampledAt went back by {before.sampled_time - heard.sampled_time:.1f} s"
+    quiet_seconds = now - heard.sample_at
+    if quiet_seconds > LONGEST_SAMPLE_HEARTBEATS * heard.telemetry.heartbeat_seconds:
+        yield f"sampledAt stands still for {quiet_seconds:.0f} s while reports arrive"
+    yield from _impossible_energy(heard, before)
+
+
+def _same_again(heard: Heard, before: Heard) -> Iterator[str]:
+    if before.telemetry.contradiction:
+        yield before.telemetry.contradiction
+    elif heard.telemetry.gpus != before.telemetry.gpus:
+        yield f"two different reports carry the sequence {heard.telemetry.sequence}"
+
+
+def _impossible_energy(heard: Heard, before: Heard) -> Iterator[str]:
+    seconds = heard.sampled_time - before.sampled_time
+    if seconds < 1.0:
+        return
+    earlier = {gpu.uuid: gpu for gpu in before.telemetry.gpus}
+    for gpu in heard.telemetry.gpus:
+        known = earlier.get(gpu.uuid)
+        if known is not None:
+            yield from _impossible_energy_of(gpu, known, seconds)
+
+
+def _impossible_energy_of(gpu: Gpu, known: Gpu, seconds: float) -> Iterator[str]:
+    if gpu.energy_joules is None or known.energy_joules is None:
+        return
+    # Times may be written in whole seconds, so the interval may be a second longer than it looks.
+    mean_watts = (gpu.energy_joules - known.energy_joules) / (seconds + 1.0)
+    if mean_watts == 0 and _draws(gpu) and _draws(known):
+        yield f"GPU {gpu.index}: energy stands still while it draws {gpu.power_watts:g} W"
+    same_limit = gpu.limit_watts is not None and gpu.limit_watts == known.limit_watts
+    if same_limit and mean_watts > (gpu.limit_watts or 0.0) * LIMIT_RATIO + SLACK_WATTS:
+        yield f"GPU {gpu.index}: energy rose by {mean_watts:.0f} W, its enforced limit is {gpu.limit_watts:g} W"
+    highest = max((watts for one in (gpu, known) for watts in _watts(one)), default=None)
+    if highest is not None and mean_watts > TRANSIENT_RATIO * highest + SLACK_WATTS:
+        yield f"GPU {gpu.index}: energy rose by {mean_watts:.0f} W, it reports at most {highest:g} W"
+
+
+def _draws(gpu: Gpu) -> bool:
+    if gpu.power_watts is None or gpu.maximum_watts is None:
+        return False
+    return gpu.power_watts > IDLE_SHARE_OF_MAXIMUM * gpu.maximum_watts
+
+
+def _watts(gpu: Gpu) -> Iterator[float]:
+    for watts in (gpu.power_watts, gpu.planned_watts):
+        if watts is not None:
+            yield watts
+
+
+def _gpu(seen: wire.Gpu) -> Gpu:
+    return Gpu(
+        uuid=seen.uuid,
+        index=seen.index,
+        product=seen.product,
+        memory_total_bytes=seen.memoryTotalBytes,
+        memory_used_bytes=seen.memoryUsedBytes,
+        power_watts=seen.powerWatts,
+        planned_watts=seen.powerP95Watts,
+        limit_watts=seen.enforcedLimitWatts,
+        # A limit without an age was never read back, as far as anyone can tell.
+        limit_age_seconds=float("inf") if seen.enforcedLimitAgeSeconds is None else seen.enforcedLimitAgeSeconds,
+        maximum_watts=seen.maximumLimitWatts,
+        energy_joules=seen.energyJoules,
+        activity_percent=seen.activityPercent,
+        temperature_celsius=seen.temperatureCelsius,
+        throttled=bool(seen.throttleReasons),
+        health=_HEALTH.get(seen.health, GpuHealth.UNRESPONSIVE),
+    )

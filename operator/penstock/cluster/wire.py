@@ -1,0 +1,341 @@
+"""What comes over the wire, and of it only what we read: unknown JSON is skipped, never allocated.
+
+Field names are Kubernetes' own. No cyclic references, so the garbage collector need not look (`gc=False`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from penstock.api.names import (
+    DECISION_ANNOTATION,
+    DELETION_COST_ANNOTATION,
+    FENCE_ANNOTATION,
+    INTENT_ANNOTATION,
+    LEFT_ANNOTATION,
+    REVISION_ANNOTATION,
+)
+
+Quantity = str | int | float
+Quantities = dict[str, Quantity]
+
+# -------------------------------------------------------------------------------------------------------- metadata
+
+
+class Annotations(
+    Struct,
+    gc=False,
+    rename={
+        "decision": DECISION_ANNOTATION,
+        "fence": FENCE_ANNOTATION,
+        "deletion_cost": DELETION_COST_ANNOTATION,
+        "intent": INTENT_ANNOTATION,
+        "left": LEFT_ANNOTATION,
+        "revision": REVISION_ANNOTATION,
+    },
+):
+    decision: str = ""
+    fence: str = ""
+    deletion_cost: str = ""
+    intent: str = ""
+    left: str = ""
+    revision: str = ""
+
+
+class OwnerReference(Struct, gc=False):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class Metadata(Struct, gc=False):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""
+    generation: int = 0
+    labels: dict[str, str] | None = None
+    annotations: Annotations | None = None
+    creationTimestamp: datetime | None = None
+    deletionTimestamp: datetime | None = None
+    ownerReferences: list[OwnerReference] | None = None
+
+
+class ManagedField(Struct, gc=False):
+    time: datetime | None = None
+    subresource: str = ""
+
+
+class WrittenMetadata(Metadata, gc=False):
+    """Metadata with the API server's own record of who wrote when."""
+
+    managedFields: list[ManagedField] | None = None
+
+
+# ------------------------------------------------------------------------------------------- scheduling rules of a pod
+
+
+class Expression(Struct, gc=False):
+    key: str = ""
+    operator: str = ""
+    values: list[str] | None = None
+
+
+class LabelSelector(Struct, gc=False):
+    matchLabels: dict[str, str] | None = None
+    matchExpressions: list[Expression] | None = None
+
+
+class NodeSelectorTerm(Struct, gc=False):
+    matchExpressions: list[Expression] | None = None
+    matchFields: list[Expression] | None = None
+
+
+class NodeSelector(Struct, gc=False):
+    nodeSelectorTerms: list[NodeSelectorTerm] | None = None
+
+
+class NodeAffinity(Struct, gc=False):
+    requiredDuringSchedulingIgnoredDuringExecution: NodeSelector | None = None
+
+
+class PodAffinityTerm(Struct, gc=False):
+    topologyKey: str = ""
+    labelSelector: LabelSelector | None = None
+    namespaces: list[str] | None = None
+    namespaceSelector: LabelSelector | None = None
+    matchLabelKeys: list[str] | None = None
+    mismatchLabelKeys: list[str] | None = None
+
+
+class PodAffinity(Struct, gc=False):
+    requiredDuringSchedulingIgnoredDuringExecution: list[PodAffinityTerm] | None = None
+
+
+class Affinity(Struct, gc=False):
+    nodeAffinity: NodeAffinity | None = None
+    podAffinity: PodAffinity | None = None
+    podAntiAffinity: PodAffinity | None = None
+
+
+class SpreadConstraint(Struct, gc=False):
+    topologyKey: str = ""
+    maxSkew: int = 1
+    whenUnsatisfiable: str = "DoNotSchedule"
+    labelSelector: LabelSelector | None = None
+    minDomains: int | None = None
+    nodeAffinityPolicy: str = "Honor"
+    nodeTaintsPolicy: str = "Ignore"
+    matchLabelKeys: list[str] | None = None
+
+
+class Toleration(Struct, gc=False):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class Name(Struct, gc=False):
+    name: str = ""
+
+
+class Volume(Struct, gc=False):
+    """Only the sources that tie a pod to some nodes; what is in them does not matter."""
+
+    name: str = ""
+    persistentVolumeClaim: msgspec.Raw | UnsetType = UNSET
+    ephemeral: msgspec.Raw | UnsetType = UNSET
+    awsElasticBlockStore: msgspec.Raw | UnsetType = UNSET
+    azureDisk: msgspec.Raw | UnsetType = UNSET
+    cinder: msgspec.Raw | UnsetType = UNSET
+    gcePersistentDisk: msgspec.Raw | UnsetType = UNSET
+    iscsi: msgspec.Raw | UnsetType = UNSET
+    rbd: msgspec.Raw | UnsetType = UNSET
+
+
+# -------------------------------------------------------------------------------------------------------------- pods
+
+
+class ContainerPort(Struct, gc=False):
+    hostPort: int = 0
+    containerPort: int = 0
+    protocol: str = "TCP"
+    hostIP: str = ""
+
+
+class Resources(Struct, gc=False):
+    requests: Quantities | None = None
+    limits: Quantities | None = None
+
+
+class Container(Struct, gc=False):
+    resources: Resources | None = None
+    ports: list[ContainerPort] | None = None
+    restartPolicy: str = ""
+
+
+class PodSpec(Struct, gc=False):
+    nodeName: str = ""
+    schedulerName: str = ""
+    hostNetwork: bool = False
+    priority: int | None = None
+    priorityClassName: str = ""
+    runtimeClassName: str | None = None
+    nodeSelector: dict[str, str] | None = None
+    affinity: Affinity | None = None
+    tolerations: list[Toleration] | None = None
+    topologySpreadConstraints: list[SpreadConstraint] | None = None
+    schedulingGates: list[Name] | None = None
+    volumes: list[Volume] | None = None
+    resourceClaims: list[Name] | None = None
+    containers: list[Container] = []
+    initContainers: list[Container] | None = None
+    overhead: Quantities | None = None
+    resources: Resources | None = None
+
+
+class Condition(Struct, gc=False):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    lastTransitionTime: datetime | None = None
+
+
+class PodStatus(Struct, gc=False):
+    phase: str = "Pending"
+    reason: str = ""
+    conditions: list[Condition] | None = None
+
+
+class Pod(Struct, gc=False):
+    metadata: Metadata
+    spec: PodSpec
+    status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+
+class TemplateMetadata(Struct, gc=False):
+    labels: dict[str, str] | None = None
+
+
+class PodTemplate(Struct, gc=False):
+    spec: PodSpec
+    metadata: TemplateMetadata | None = None
+
+
+# ------------------------------------------------------------------------------------------------ nodes and telemetry
+
+
+class Taint(Struct, gc=False):
+    key: str = ""
+    value: str = ""
+    effect: str = ""
+
+
+class NodeSpec(Struct, gc=False):
+    taints: list[Taint] | None = None
+    unschedulable: bool = False
+
+
+class Image(Struct, gc=False):
+    names: list[str] | None = None
+
+
+class NodeStatus(Struct, gc=False):
+    allocatable: Quantities | None = None
+    conditions: list[Condition] | None = None
+    images: list[Image] | None = None
+
+
+class Node(Struct, gc=False):
+    metadata: Metadata
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
+    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+
+
+class Gpu(Struct, gc=False):
+    uuid: str = ""
+    index: int = 0
+    product: str = ""
+    memoryTotalBytes: int = 0
+    memoryUsedBytes: int = 0
+    powerWatts: float | None = None
+    powerP95Watts: float | None = None
+    enforcedLimitWatts: float | None = None
+    enforcedLimitAgeSeconds: float | None = None
+    maximumLimitWatts: float | None = None
+    energyJoules: float | None = None
+    activityPercent: float | None = None
+    temperatureCelsius: float | None = None
+    throttleReasons: list[str] | None = None
+    health: str = ""
+
+
+class GpuNodeStatus(Struct, gc=False):
+    heartbeatSeconds: float = 0.0
+    sequence: int = 0
+    sampledAt: datetime | None = None
+    gpus: list[Gpu] | None = None
+
+
+class GpuNode(Struct, gc=False):
+    metadata: WrittenMetadata
+    status: GpuNodeStatus | None = None
+
+
+# --------------------------------------------------------------------------------------------------------- workloads
+
+
+class WorkloadSpec(Struct, gc=False):
+    replicas: int = 1
+    paused: bool = False
+
+
+class WorkloadStatus(Struct, gc=False):
+    observedGeneration: int = 0
+    replicas: int = 0
+    updatedReplicas: int = 0
+    readyReplicas: int = 0
+
+
+class Workload(Struct, gc=False):
+    """A Deployment or a ReplicaSet."""
+
+    metadata: Metadata
+    spec: WorkloadSpec = msgspec.field(default_factory=WorkloadSpec)
+    status: WorkloadStatus = msgspec.field(default_factory=WorkloadStatus)
+
+
+class PriorityClass(Struct, gc=False):
+    metadata: Metadata
+    value: int = 0
+    globalDefault: bool = False
+
+
+# ------------------------------------------------------------------------------------------------------------- watches
+
+
+class Event(Struct, gc=False):
+    """One line of a watch."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Versioned(Struct, gc=False):
+    """What a bookmark carries: only a resourceVersion."""
+
+    metadata: Metadata
+
+
+class CustomObject(Struct, gc=False):
+    """An object of a kind that people write; its spec is judged by the models in `penstock.api`."""
+
+    metadata: Metadata
+    spec: Any = None
+    status: dict[str, Any] | None = None
