@@ -39,10 +39,16 @@ def clear(state: NvmlState, index: int, target: Target) -> None:
         device.injections[target] = Injection()
 
 
-def lose(state: NvmlState, index: int, lost: bool = True) -> None:
+def lose(state: NvmlState, index: int) -> None:
     """The GPU falls off the bus: every call about it answers `GPU_IS_LOST`."""
     with state.change(index) as device:
-        device.lost = lost
+        device.lost = 1
+
+
+def find(state: NvmlState, index: int) -> None:
+    """A lost GPU is back."""
+    with state.change(index) as device:
+        device.lost = 0
 
 
 def limit_externally(state: NvmlState, index: int, watts: float) -> None:

@@ -92,6 +92,13 @@ class DeviceState(ctypes.Structure):
         ("activity_permille_us", ctypes.c_uint64),
         ("injections", Injection * len(Target)),
     ]
+    requested_limit_mw: int
+    external_limit_mw: int
+    demand_mw: int
+    activity_permille: int
+    changed_ns: int
+    energy_uj: int
+    activity_permille_us: int
 
     @property
     def enforced_limit_mw(self) -> int:

@@ -1,0 +1,113 @@
+"""The agent's process: NVML in threads, one loop that decides when to publish, one PATCH per publish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential_jitter
+
+from penstock.agent.access import find_access
+from penstock.agent.client import GPUNodeClient
+from penstock.agent.node import NodeGpus
+from penstock.agent.publish import heartbeat_due_seconds, publish_reason
+from penstock.agent.report import GPUNodeStatus, encode
+from penstock.agent.reporter import Reporter
+from penstock.errors import ApiError, TooManyRequests
+from penstock.settings import AgentSettings
+
+logger = logging.getLogger(__name__)
+
+_LOOKS_PER_SAMPLE = 2
+_FAILURES = (ApiError, aiohttp.ClientError, TimeoutError, OSError)
+
+
+async def run(settings: AgentSettings) -> None:
+    """Sample and publish until SIGTERM or SIGINT. Raises InvalidInput for a kubeconfig that cannot be used."""
+    access = find_access(settings.kubeconfig, settings.context)
+    leave = asyncio.Event()
+    for stop_signal in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(stop_signal, leave.set)
+    gpus = NodeGpus(settings.sample_seconds)
+    gpus.start()
+    reporter = Reporter(gpus, settings.heartbeat_seconds, boot_id(), datetime.now(UTC))
+    try:
+        async with GPUNodeClient(access, settings.node_name) as client:
+            await Publisher(client, reporter, settings).run(leave)
+    finally:
+        gpus.stop()
+        logger.info("agent stopped")
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Publisher:
+    """Looks at the latest report twice per sample and publishes it when there is a reason to."""
+
+    def __init__(self, client: GPUNodeClient, reporter: Reporter, settings: AgentSettings) -> None:
+        self._client = client
+        self._reporter = reporter
+        self._settings = settings
+        self._backoff = wait_exponential_jitter(initial=0.5, max=settings.heartbeat_seconds)
+
+    async def run(self, leave: asyncio.Event) -> None:
+        last: GPUNodeStatus | None = None
+        sent_at, due_seconds = 0.0, 0.0
+        while not leave.is_set():
+            status = self._reporter.compose(datetime.now(UTC), time.monotonic())
+            if status and publish_reason(last, status, time.monotonic() - sent_at, due_seconds):
+                sent_at = time.monotonic()
+                last = await self._publish(leave) or last
+                due_seconds = heartbeat_due_seconds(self._settings.heartbeat_seconds, random.random())  # noqa: S311
+            await _pause(leave, self._settings.sample_seconds / _LOOKS_PER_SAMPLE)
+
+    async def _publish(self, leave: asyncio.Event) -> GPUNodeStatus | None:
+        """One PATCH, tried until it is accepted, each time with the newest report; None when told to leave first."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_FAILURES),
+            wait=self._wait,
+            stop=lambda _: leave.is_set(),
+            sleep=lambda seconds: _pause(leave, seconds),
+            before_sleep=_tell,
+        )
+        with suppress(RetryError):
+            return await retrying(self._send_newest)
+        return None
+
+    async def _send_newest(self) -> GPUNodeStatus | None:
+        status = self._reporter.next(datetime.now(UTC), time.monotonic())
+        if status is not None:
+            await self._client.publish(encode(status))
+        return status
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_seconds = error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0
+        return max(asked_seconds, self._backoff(state))
+
+
+async def _pause(leave: asyncio.Event, seconds: float) -> None:
+    """Sleep, but wake at once when told to leave."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(leave.wait(), seconds)
+
+
+def _tell(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning(
+        "publishing failed; trying again",
+        extra={
+            "why": f"{type(error).__name__}: {error}",
+            "attempt": state.attempt_number,
+            "in_s": state.upcoming_sleep,
+        },
+    )

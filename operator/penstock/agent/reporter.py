@@ -1,0 +1,55 @@
+"""Turns what the threads observed into the next status, with a sequence that always rises."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from penstock.agent.node import NodeGpus, NodeObservation
+from penstock.agent.report import Condition, GPUNodeStatus, Verdict, gpu_status, node_watts, timestamp, verdict
+
+
+class Reporter:
+    """`started` is an aware time; the sequence starts at its Unix seconds, so that a restart never falls back."""
+
+    def __init__(self, gpus: NodeGpus, heartbeat_seconds: float, boot_id: str, started: datetime) -> None:
+        self._gpus = gpus
+        self._heartbeat_seconds = heartbeat_seconds
+        self._boot_id = boot_id
+        self._sequence = int(started.timestamp())
+        self._ready: tuple[str, str] = ("", timestamp(started))
+
+    def next(self, wall: datetime, now: float) -> GPUNodeStatus | None:
+        """As `compose`, under the next number: call it once for each attempt to publish."""
+        self._sequence += 1
+        return self.compose(wall, now)
+
+    def compose(self, wall: datetime, now: float) -> GPUNodeStatus | None:
+        """The status at `wall` (aware) and `now` (monotonic seconds); None while the first readings are under way."""
+        observation = self._gpus.observe(now)
+        return None if observation is None else self._status(observation, wall, now)
+
+    def _status(self, observation: NodeObservation, wall: datetime, now: float) -> GPUNodeStatus:
+        gpus = tuple(gpu_status(gpu, now) for gpu in observation.gpus)
+        return GPUNodeStatus(
+            heartbeat_seconds=self._heartbeat_seconds,
+            sequence=self._sequence,
+            sampled_at=timestamp(wall),
+            boot_id=self._boot_id,
+            driver_version=observation.driver_version,
+            nvml_version=observation.nvml_version,
+            watts=node_watts(gpus),
+            gpu_count=len(gpus),
+            gpus=gpus,
+            conditions=(self._condition(verdict(observation), wall),),
+        )
+
+    def _condition(self, found: Verdict, wall: datetime) -> Condition:
+        if self._ready[0] != found.status:
+            self._ready = (found.status, timestamp(wall.replace(microsecond=0)))
+        return Condition(
+            type="Ready",
+            status=found.status,
+            reason=found.reason,
+            message=found.message,
+            last_transition_time=self._ready[1],
+        )
