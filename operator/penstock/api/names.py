@@ -21,6 +21,9 @@ FENCE_ANNOTATION = "penstock.dev/fence"
 
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 
+REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
+"""On a ReplicaSet: which revision of its Deployment it is; the highest is the current one."""
+
 COUNTRY_LABEL = "penstock.dev.node-restriction.kubernetes.io/country"
 """On a node: ISO 3166-1 alpha-2 code of the country where it stands. Closed to kubelets by NodeRestriction."""
 
@@ -43,3 +46,6 @@ INTENT_ANNOTATION = "penstock.dev/intent"
 
 LEFT_ANNOTATION = "penstock.dev/left-count"
 """On a Deployment of ours: how many replicas waited too long and left its count, and since when, as JSON."""
+
+RELEASE_ANNOTATION = "penstock.dev/release"
+"""On a Deployment of ours that `penstock release` paused: so that a second run resumes what a first one left."""

@@ -1,0 +1,125 @@
+"""What people wrote, in the core's words; and what of it no schema can judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.api.inferencepool import InferencePoolSpec
+from penstock.api.powerdomain import PowerDomainSpec
+from penstock.core import intent
+from penstock.core.model import (
+    Domain,
+    Guarantee,
+    LabelRule,
+    Mode,
+    Operator,
+    PlacementRules,
+    Requirement,
+    Residency,
+    SoftSpread,
+)
+from penstock.errors import InvalidInput
+
+
+def pool(**spec: Any) -> InferencePoolSpec:
+    return InferencePoolSpec.model_validate(spec)
+
+
+def codes(*written: str) -> frozenset[str]:
+    return frozenset(written)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "residency", "expected"),
+    (
+        ("no rule is no law", {}, Residency()),
+        ("an empty denied list is no law", {"denied": []}, Residency()),
+        ("countries and subdivisions are told apart", {"allowed": ["DE", "US-VA"], "denied": ["DE-BE", "FR"]},
+         Residency(True, codes("DE"), codes("US-VA"), codes("FR"), codes("DE-BE"))),
+        ("only subdivisions allowed allows no whole country", {"allowed": ["DE-HE"]},
+         Residency(True, codes(), codes("DE-HE"), codes(), codes())),
+        ("only denied allows every other country", {"denied": ["RU"]},
+         Residency(True, None, codes(), codes("RU"), codes())),
+    ),
+)  # fmt: skip
+def test_residency(sentence: str, residency: dict[str, Any], expected: Residency) -> None:
+    assert intent.rules(pool(residency=residency)).residency == expected
+
+
+def test_every_wish_of_a_pool_reaches_the_planner() -> None:
+    spec = pool(
+        gpu={"products": ["NVIDIA-H200"], "minMemory": "80.5Gi"},
+        power={"wattsPerReplica": 2400},
+        placement={"mode": "Advise", "spread": [{"topologyKey": "zone", "maxSkew": 2}]},
+    )
+    assert intent.rules(spec) == PlacementRules(
+        gpu_products=codes("NVIDIA-H200"),
+        gpu_memory_bytes=86_436_216_832,
+        declared_watts=2400,
+        spread=(SoftSpread("zone", 2),),
+        mode=Mode.ADVISE,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "residency", "found"),
+    (
+        ("the common name of the United Kingdom", {"allowed": ["DE", "UK"]},
+         [("spec.residency.allowed[1]", "UK", "write GB")]),
+        ("a part of a country by its common name", {"denied": ["EL-I"]},
+         [("spec.residency.denied[0]", "EL-I", "write GR-I")]),
+        ("a group of countries", {"allowed": ["EU"]},
+         [("spec.residency.allowed[0]", "EU", "no country EU: write the alpha-2 code of each country")]),
+        ("a part that its country does not have", {"allowed": ["DE-XX"]},
+         [("spec.residency.allowed[0]", "DE-XX", "write DE or a part of it such as DE-BB")]),
+        ("all problems are found, not the first", {"allowed": ["UK", "DE", "ZZ"], "denied": ["QQ"]},
+         [("spec.residency.allowed[0]", "UK", "GB"), ("spec.residency.allowed[2]", "ZZ", "alpha-2"),
+          ("spec.residency.denied[0]", "QQ", "alpha-2")]),
+        ("an existing part of an existing country is no problem", {"allowed": ["DE-HE"], "denied": ["GB-ENG"]}, []),
+        ("a country with one part denied is no problem", {"allowed": ["DE"], "denied": ["DE-HE"]}, []),
+    ),
+)  # fmt: skip
+def test_problems(sentence: str, residency: dict[str, Any], found: list[tuple[str, str, str]]) -> None:
+    problems = intent.problems(pool(residency=residency))
+    assert [(one.field, one.value) for one in problems] == [(field, value) for field, value, _ in found]
+    for problem, (_, _, remedy) in zip(problems, found, strict=True):
+        assert remedy in problem.remedy
+
+
+def test_a_law_that_leaves_nothing_is_a_problem_even_where_the_schema_of_its_day_let_it_pass() -> None:
+    spec = pool()
+    stored = spec.residency.model_copy(update={"allowed": ("DE", "FR"), "denied": ("FR", "DE")})
+    (problem,) = intent.problems(spec.model_copy(update={"residency": stored}))
+    assert (problem.field, problem.value) == ("spec.residency.allowed", "DE, FR")
+    assert "take one out of denied" in problem.remedy
+
+
+def test_rules_of_a_spec_with_problems_raise_the_first() -> None:
+    with pytest.raises(InvalidInput, match=r"spec.residency.allowed\[0\]: 'UK': .*write GB"):
+        intent.rules(pool(residency={"allowed": ["UK"]}))
+
+
+def test_a_domain_is_read_in_watts_and_ratios() -> None:
+    spec = PowerDomainSpec.model_validate(
+        {
+            "nodeSelector": {
+                "matchLabels": {"row": "a"},
+                "matchExpressions": [{"key": "hall", "operator": "NotIn", "values": ["9"]}],
+            },
+            "budget": {"watts": 40_000},
+            "guarantee": "Statistical",
+            "marginPercent": 25,
+            "staticWatts": 500,
+            "overhead": {"watts": 800, "perGPUWatt": 0.4},
+        }
+    )
+    selector = LabelRule((Requirement("row", Operator.IN, ("a",)), Requirement("hall", Operator.NOT_IN, ("9",))))
+    assert intent.domain("row-a", spec) == Domain("row-a", selector, 40_000, Guarantee.STATISTICAL, 0.25, 500, 800, 0.4)
+
+
+def test_a_domain_says_only_its_budget_and_gets_the_vendor_s_overhead() -> None:
+    spec = PowerDomainSpec.model_validate({"nodeSelector": {}, "budget": {"watts": 10_000}})
+    domain = intent.domain("all", spec)
+    assert (domain.margin, domain.per_gpu_watt, domain.usable_watts) == (0.1, 0.55, 9_000)
