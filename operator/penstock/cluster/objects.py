@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.api.inferencepool import InferencePoolSpec
 from penstock.api.powerdomain import PowerDomainSpec
-from penstock.core.model import NO_LABELS, Labels, Owner, PoolKey
+from penstock.core.model import Owner, PoolKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,6 @@ class ReplicaSet:
     replicas: int
     revision: int = 0
     owner: Owner | None = None
-    labels: Labels = NO_LABELS
     terminating: bool = False
     resource_version: str = field(default="", compare=False)
 
