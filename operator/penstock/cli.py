@@ -72,7 +72,7 @@ def agent(kubeconfig: Kubeconfig = None, context: Context = None) -> None:
 
     settings = read(AgentSettings, kubeconfig=kubeconfig, context=context)
     configure(settings.log_level)
-    raise typer.Exit(process.run(settings) or 0)
+    asyncio.run(process.run(settings))
 
 
 @app.command()
@@ -88,9 +88,10 @@ def explain(
 
     Exit code: 0 found, 1 failed, 2 no such pool.
     """
+    name = pool_name(pool)
+
     from penstock.control import explain, session
 
-    name = pool_name(pool)
     reading = explain.run(session.Target(kubeconfig, context, namespace), name)
     explain.show(asyncio.run(reading), output.value)
 
@@ -109,10 +110,11 @@ def release(
 
     Exit code: 0 nothing of ours is left (with --check: nothing at all), 1 something is, 2 wrong usage.
     """
-    from penstock.control import release, session
-
     if everything == check:
         raise InvalidInput("penstock release", "--all --check" if check else "", "say either --all or --check")
+
+    from penstock.control import release, session
+
     settings = read(Settings, kubeconfig=kubeconfig, context=context)
     target = session.Target(kubeconfig, context)
     answer = asyncio.run(

@@ -6,14 +6,18 @@ of adopted owners) is named and not touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.api.names import GATE, LEFT_ANNOTATION, RELEASE_ANNOTATION
 from penstock.core.manifests import Lift, Manifest, PatchOperations, lift_patch
-from penstock.core.model import Pod, PoolKey, Requirement
+from penstock.core.model import Pod, PoolKey
+from penstock.core.residency import Alternative
 
-Law = tuple[tuple[Requirement, ...], ...]
+Law = tuple[Alternative, ...]
+"""The alternatives of `core.residency`; empty: no place is lawful."""
+
+NO_LAW: Law = ((),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,15 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What the API server shows: pods (all that carry our gate), template holders, and of each pool its replicas and
-    its law."""
+    """What the API server shows: pods that carry our gate, template holders, and the replicas and law of each pool.
+
+    A pool that is in `laws` with `None` has a law that nobody can read: its pods stay behind the gate.
+    """
 
     pods: tuple[Pod, ...] = ()
     holders: tuple[Holder, ...] = ()
-    replicas: dict[PoolKey, int] = field(default_factory=dict)
-    laws: dict[PoolKey, Law] = field(default_factory=dict)
+    replicas: Mapping[PoolKey, int] = field(default_factory=dict)
+    laws: Mapping[PoolKey, Law | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +89,37 @@ class Errand:
 class OffRamp:
     """What is ours to do, and what only others may do."""
 
-    errands: tuple[Errand, ...]
-    adopted: tuple[Holder, ...]
-    waiting: tuple[Pod, ...]
+    templates: tuple[Errand, ...] = ()
+    """For each Deployment of ours; to be done before the pods, or new ones would be born gated behind our back."""
+    pods: tuple[Errand, ...] = ()
+    adopted: tuple[Holder, ...] = ()
+    """Templates of others that would go on making gated pods."""
+    unlawful: tuple[Pod, ...] = ()
+    """Gated pods that stay so: no place is lawful for their pool, or its law cannot be read."""
+
+    @property
+    def errands(self) -> tuple[Errand, ...]:
+        return self.templates + self.pods
 
     @property
     def empty(self) -> bool:
-        return not (self.errands or self.adopted or self.waiting)
+        return not (self.errands or self.adopted or self.unlawful)
 
 
 def plan(scene: Scene) -> OffRamp:
-    """Templates and counts first, so that no new pod is born gated behind us; then every gated pod."""
+    """What is left to hand back in this scene."""
     ours = [holder for holder in scene.holders if holder.made_by_pool]
     uids = {holder.uid for holder in ours}
-    errands = [errand for holder in ours if (errand := _hand_back(holder, scene))]
-    gated = tuple(pod for pod in scene.pods if pod.gated and not pod.terminating and not pod.finished)
-    errands += [_lift(pod, scene.laws.get(PoolKey(pod.namespace, pod.pool), ())) for pod in gated]
+    templates = tuple(errand for holder in ours if (errand := _hand_back(holder, scene)))
+    lifts, unlawful = [], []
+    for pod in (one for one in scene.pods if one.gated and not one.terminating and not one.finished):
+        law = scene.laws.get(PoolKey(pod.namespace, pod.pool), NO_LAW)
+        if law:
+            lifts.append(_lift(pod, law))
+        else:
+            unlawful.append(pod)
     others = (one for one in scene.holders if one.gated and not one.made_by_pool and one.owner_uid not in uids)
-    return OffRamp(tuple(errands), tuple(_outermost(others)), gated)
+    return OffRamp(templates, tuple(lifts), tuple(_outermost(others)), tuple(unlawful))
 
 
 def _outermost(holders: Iterable[Holder]) -> list[Holder]:
@@ -175,7 +194,7 @@ def _lift(pod: Pod, law: Law) -> Errand:
         operations[1] = {"op": "test", "path": "/spec/schedulingGates", "value": [{"name": name} for name in pod.gates]}
         operations[-1] = {"op": "remove", "path": f"/spec/schedulingGates/{pod.gates.index(GATE)}"}
     kept = f", {', '.join(pod.foreign_gates)} stays" if pod.foreign_gates else ""
-    says = f"lift the gate{' with the law kept' if law else ''}{kept}"
+    says = f"lift the gate{'' if law == NO_LAW else ', law kept'}{kept}"
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
     return Errand(f"pod/{pod.name} -n {pod.namespace}", (Step(path, pod.uid, says, operations),))
 
