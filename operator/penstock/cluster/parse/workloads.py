@@ -8,7 +8,6 @@ from penstock.api.names import POOL_LABEL
 from penstock.cluster import wire
 from penstock.cluster.objects import Deployment, PriorityClass, ReplicaSet
 from penstock.cluster.parse.pods import TEMPLATE_HASH_LABEL, controller
-from penstock.cluster.parse.scheduling import frozen_labels
 from penstock.core.model import PoolKey
 
 decode_workload = msgspec.json.Decoder(wire.Workload).decode
@@ -41,7 +40,7 @@ def deployment(seen: wire.Workload) -> Deployment:
 def replica_set(seen: wire.Workload) -> ReplicaSet:
     """A ReplicaSet that carries the pool label, ours or not."""
     metadata = seen.metadata
-    labels = frozen_labels(metadata.labels)
+    labels = metadata.labels or {}
     return ReplicaSet(
         key=PoolKey(metadata.namespace, metadata.name),
         uid=metadata.uid,
@@ -50,7 +49,6 @@ def replica_set(seen: wire.Workload) -> ReplicaSet:
         replicas=seen.spec.replicas,
         revision=_revision(metadata.annotations),
         owner=controller(metadata.ownerReferences),
-        labels=labels,
         terminating=metadata.deletionTimestamp is not None,
         resource_version=metadata.resourceVersion,
     )
