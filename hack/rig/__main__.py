@@ -4,8 +4,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from rig.binaries import BinaryUnavailable, obtain, table
 from rig.controlplane import ControlPlane
@@ -16,7 +14,6 @@ application = typer.Typer(no_args_is_help=True, add_completion=False, help="The 
 @application.command()
 def fetch(*, download: Annotated[bool, typer.Option(help="Try the official downloads before Go.")] = True) -> None:
     """Find, download or build each pinned binary and say where it came from."""
-    rows = Table("binary", "from", "seconds", "path", box=None)
     for binary in table().values():
         started = time.monotonic()
         try:
@@ -24,8 +21,7 @@ def fetch(*, download: Annotated[bool, typer.Option(help="Try the official downl
         except BinaryUnavailable as missing:
             print(missing)
             raise typer.Exit(1) from None
-        rows.add_row(binary.name, found.source, f"{time.monotonic() - started:.1f}", str(found.path))
-    Console(soft_wrap=True).print(rows)
+        print(f"{binary.name:<24} {found.source:<9}{time.monotonic() - started:7.1f} s  {found.path}", flush=True)
 
 
 @application.command()
