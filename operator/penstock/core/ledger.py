@@ -1,0 +1,156 @@
+"""The fleet's rooms while a plan is being made: the snapshot, less what this plan has decided so far."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from penstock.core.columns import Floats, Rows
+from penstock.core.fleet import Fleet
+from penstock.core.model import Guarantee, HostPort, PoolKey, Replica, RightOfReturn
+from penstock.core.power import Hold, NodePower, charge_watts, hold_of
+
+
+class Ledger:
+    """Free amounts, GPUs, unheld draw and committed watts, each row as the plan's decisions left it."""
+
+    def __init__(self, fleet: Fleet, rights: Iterable[RightOfReturn], now_at: float) -> None:
+        columns = fleet.columns
+        self.fleet = fleet
+        self.free = {name: column.copy() for name, column in columns.free.items()}
+        self.free_gpus = columns.free_gpus.copy()
+        self.unheld_watts = columns.unheld_watts.copy()
+        self.committed_watts = fleet.committed_watts.copy()
+        self.usable_watts = fleet.usable_watts.copy()
+        self.rights = Rights(fleet, rights, now_at)
+        self.ports: dict[int, frozenset[HostPort]] = {}
+        self.taken: list[tuple[int, Replica]] = []
+        """Every decision so far, in order: tables catch up from here."""
+        self._pending: dict[int, tuple[Hold, ...]] = {}
+        self._statistical = np.array([d.guarantee is Guarantee.STATISTICAL for d in fleet.domains] + [False])
+        self._factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
+
+    def hold(self, replica: Replica) -> Hold:
+        return hold_of(replica.rules, replica.pool, replica.gpus)
+
+    def room_watts(self, pool: PoolKey) -> tuple[Floats, Floats]:
+        """Per domain: what this pool may add, and what it may add even where the domain is over."""
+        others, own = self.rights.held_back(pool)
+        return self.usable_watts - self.committed_watts - others, own
+
+    def added_watts(self, hold: Hold, gpus: int, rows: Rows | slice) -> tuple[Floats, Floats]:
+        """What `gpus` more GPUs cost: per row and domain column with overhead, and per row without.
+
+        The second is what the replica adds to the GPUs' own draw in the node's first domain, or under `Hard` where it
+        is in none.
+        """
+        domain = self.fleet.columns.domain[rows]
+        coolest = self.unheld_watts[rows, :gpus]
+        hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
+        if hold.declared_watts is None or not self._statistical.any():
+            return hard[:, None] * self._factor[domain], hard
+        declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
+        statistical = self._statistical[domain]
+        gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
+        self._settle_mixed(gpu_watts, hold, gpus, rows)
+        return gpu_watts * self._factor[domain], gpu_watts[:, 0]
+
+    def _settle_mixed(self, gpu_watts: Floats, hold: Hold, gpus: int, rows: Rows | slice) -> None:
+        # Beside other pending reservations on GPUs hotter than a reservation, the pairing of them all decides.
+        booked = set(self._pending).union(np.flatnonzero(self.fleet.columns.pending_gpus).tolist())
+        for at, row in enumerate(np.arange(len(self.fleet.rows))[rows].tolist()):
+            if row not in booked:
+                continue
+            for slot, domain in enumerate(self.fleet.rows[row].domains):
+                if self._statistical[domain]:
+                    gpu_watts[at, slot] = self._exact(self.power(row), hold, gpus, domain) / self._factor[domain]
+
+    def _exact(self, power: NodePower, hold: Hold, gpus: int, domain: int) -> float:
+        rule = self.fleet.domains[domain]
+        after = replace(power, pending=(*power.pending, *((hold,) * gpus)))
+        if len(after.running) + len(after.pending) > len(after.planned_watts):
+            return 0.0  # FreeGPUs refuses such a node.
+        return charge_watts(after, rule) - charge_watts(power, rule)
+
+    def power(self, row: int) -> NodePower:
+        """The node's GPUs with the plan's own pending replicas on them."""
+        power = self.fleet.rows[row].power
+        more = self._pending.get(row)
+        return power if more is None else replace(power, pending=(*power.pending, *more))
+
+    def take(self, row: int, replica: Replica, watts: Sequence[float]) -> tuple[tuple[str, float], ...]:
+        """Book a replica onto a node that can take it. Returns what it used of its pool's right of return."""
+        for name, amount in replica.requests.items():
+            self.free[name][row] -= amount
+        gpus = replica.gpus
+        self.free_gpus[row] -= gpus
+        if gpus:
+            unheld = self.unheld_watts[row]
+            unheld[:-gpus] = unheld[gpus:].copy()
+            unheld[-gpus:] = np.inf
+        self._pending[row] = (*self._pending.get(row, ()), *((self.hold(replica),) * gpus))
+        if replica.scheduling.host_ports:
+            self.ports[row] = self.ports.get(row, frozenset()) | frozenset(replica.scheduling.host_ports)
+        self.taken.append((row, replica))
+        used = []
+        for domain, added in zip(self.fleet.rows[row].domains, watts, strict=False):
+            self.committed_watts[domain] += added
+            if returned := self.rights.use(replica.pool, domain, added):
+                used.append((self.fleet.domains[domain].name, returned))
+        return tuple(used)
+
+
+class Rights:
+    """Rights of return in force, summed per pool and domain."""
+
+    def __init__(self, fleet: Fleet, rights: Iterable[RightOfReturn], now_at: float) -> None:
+        self._positions = {domain.name: at for at, domain in enumerate(fleet.domains)}
+        self._rights = [right for right in rights if right.until_time > now_at and right.watts > 0]
+        self._own: dict[PoolKey, dict[int, float]] = defaultdict(dict)
+        for right in self._rights:
+            if right.domain in self._positions:
+                own, at = self._own[right.pool], self._positions[right.domain]
+                own[at] = own.get(at, 0.0) + right.watts
+        self._total = np.zeros(len(fleet.domains) + 1)
+        for watts in self._own.values():
+            for at, amount in watts.items():
+                self._total[at] += amount
+
+    def held_back(self, pool: PoolKey) -> tuple[Floats, Floats]:
+        """Per domain: the rights of all other pools, and this pool's own."""
+        own = np.zeros_like(self._total)
+        for at, watts in self._own.get(pool, {}).items():
+            own[at] = watts
+        return self._total - own, own
+
+    def use(self, pool: PoolKey, domain: int, watts: float) -> float:
+        mine = self._own.get(pool)
+        used = min(watts, mine[domain]) if mine and domain in mine else 0.0
+        if used > 0 and mine is not None:
+            mine[domain] -= used
+            self._total[domain] -= used
+        return used
+
+    def left(self) -> tuple[RightOfReturn, ...]:
+        """What remains, the earliest to end used first."""
+        remaining = []
+        spent = {
+            (pool, at): self._granted(pool, at) - watts for pool, own in self._own.items() for at, watts in own.items()
+        }
+        for right in sorted(self._rights, key=lambda right: (right.until_time, right.domain, str(right.pool))):
+            key = (right.pool, self._positions.get(right.domain, -1))
+            used = min(right.watts, max(0.0, spent.get(key, 0.0)))
+            if key in spent:
+                spent[key] -= used
+            if right.watts - used > 1e-9:
+                remaining.append(replace(right, watts=right.watts - used))
+        return tuple(remaining)
+
+    def _granted(self, pool: PoolKey, at: int) -> float:
+        name = self._positions
+        return sum(r.watts for r in self._rights if r.pool == pool and name.get(r.domain) == at)
+
+

@@ -1,0 +1,200 @@
+"""What one node draws and reserves, GPU by GPU. The sum over a domain is in `book`.
+
+Every GPU has a *planned* draw (the p95 over five minutes that its agent measured) and, while a replica holds it, a
+*reservation*; a domain is charged the larger of the two. Where evidence is missing the planned draw becomes the
+*ceiling*, the device's maximum limit with 3 % on top, so that knowing less never costs fewer watts.
+
+Which GPU a pod holds is not known: running pods are booked on the busiest GPUs, pending ones on the coolest others.
+Where reservations differ, the highest goes to the coolest GPU of its group: no other pairing charges more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
+from penstock.core.evidence import Evidence, limit_until_at
+from penstock.core.model import (
+    Domain,
+    Gpu,
+    GpuHealth,
+    Guarantee,
+    Mode,
+    Node,
+    Phase,
+    PlacementRules,
+    Pod,
+    PoolKey,
+    Telemetry,
+)
+
+LIMIT_TOLERANCE = 1.03
+"""A GPU may pass its limit by this much before it is throttled (NVML's limit is a target, not a fuse)."""
+
+FOREIGN = None
+"""The holder of a GPU whose pod belongs to no pool of ours."""
+
+ProductMaxima = Mapping[str, float]
+"""GPU product → the highest maximum limit that the fleet reports for it, in watts; under `""` that of any product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One GPU that a pod holds: whose it is, and the watts per GPU declared for it (`None`: reserve the limit)."""
+
+    holder: PoolKey | None
+    declared_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodePower:
+    """The GPUs of one node as the power book sees them. Watts, without any overhead.
+
+    `planned_watts` has one entry per GPU, hottest first: those that the agent reports and those that are only
+    allocatable or held. `running` are booked on its head, `pending` on its tail.
+    """
+
+    planned_watts: tuple[float, ...] = ()
+    hard_watts: float = 0.0
+    """Per GPU: the highest enforced limit of the node × 1.03, since which GPU a pod holds is not known."""
+    running: tuple[Hold, ...] = ()
+    pending: tuple[Hold, ...] = ()
+    now_watts: float = 0.0
+    """The last measured draw."""
+    placeable_gpus: int = 0
+    """GPUs that are healthy and whose maximum is known."""
+    unmeasured: bool = False
+    """No maximum is known for some GPU here, nor for its product in the fleet: its charge is too low."""
+
+    @property
+    def unheld_watts(self) -> tuple[float, ...]:
+        """Planned draw of the GPUs that nobody holds, coolest first."""
+        first, last = len(self.running), len(self.planned_watts) - len(self.pending)
+        return self.planned_watts[first:last][::-1]
+
+    @property
+    def unstarted_watts(self) -> tuple[float, ...]:
+        """Planned draw of the GPUs that no running pod holds, coolest first."""
+        return self.planned_watts[len(self.running) :][::-1]
+
+
+def node_power(
+    node: Node,
+    telemetry: Telemetry | None,
+    evidence: Evidence,
+    pods: Iterable[Pod],
+    pools: Mapping[PoolKey, PlacementRules],
+    maxima: ProductMaxima,
+    now_at: float,
+) -> NodePower:
+    """Book one node. `pods` are all unfinished ones whose place is this node."""
+    running, pending = _holds(pods, pools)
+    gpus = telemetry.gpus if telemetry else ()
+    fresh = evidence is Evidence.FRESH
+    ceilings = [_ceiling(gpu, maxima) for gpu in gpus]
+    planned = [_planned(gpu, ceiling, fresh) for gpu, ceiling in zip(gpus, ceilings, strict=True)]
+    limits = [_limit(telemetry, gpu, ceiling, now_at) for gpu, ceiling in zip(gpus, ceilings, strict=True) if telemetry]
+    silent = max(node.allocatable.get(GPU_RESOURCE, 0), len(running) + len(pending)) - len(gpus)
+    unheard = _unheard_ceiling(node, gpus, maxima)
+    if silent > 0:
+        planned += [unheard] * silent
+        limits.append(unheard)
+    return NodePower(
+        planned_watts=tuple(sorted(planned, reverse=True)),
+        hard_watts=max(limits, default=0.0),
+        running=running,
+        pending=pending,
+        now_watts=sum(gpu.power_watts or 0.0 for gpu in gpus),
+        placeable_gpus=sum(_placeable(gpu) for gpu in gpus) if fresh else 0,
+        unmeasured=0.0 in planned,
+    )
+
+
+def reservation_watts(hold: Hold, power: NodePower, domain: Domain) -> float:
+    """What one held GPU reserves in a domain: its enforced limit, or under Statistical what is declared for it."""
+    if domain.guarantee is Guarantee.HARD or hold.declared_watts is None:
+        return power.hard_watts
+    return hold.declared_watts
+
+
+def charge_watts(power: NodePower, domain: Domain) -> float:
+    """What a node costs a domain: `overhead + Σ GPU (1 + perGPUWatt) × max(reserved, planned)`."""
+    if not power.planned_watts:
+        return 0.0
+    gpu_watts = sum(watts for _, watts in booked(power, domain))
+    return domain.overhead_watts + (1.0 + domain.per_gpu_watt) * gpu_watts
+
+
+def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
+    """The node's GPUs as `(who holds it, watts charged)`; `None` for those that nobody holds."""
+    running = _pair(power.running, power.planned_watts[: len(power.running)][::-1], power, domain)
+    pending = _pair(power.pending, power.unstarted_watts[: len(power.pending)], power, domain)
+    return [*running, *pending, *((None, watts) for watts in power.unheld_watts)]
+
+
+def _pair(
+    holds: Sequence[Hold], coolest_first: Sequence[float], power: NodePower, domain: Domain
+) -> list[tuple[Hold | None, float]]:
+    reserved = sorted(((reservation_watts(hold, power, domain), hold) for hold in holds), key=_by_watts, reverse=True)
+    return [(hold, max(watts, planned)) for (watts, hold), planned in zip(reserved, coolest_first, strict=True)]
+
+
+def _by_watts(entry: tuple[float, Hold]) -> tuple[float, str]:
+    return entry[0], str(entry[1].holder)
+
+
+def hold_of(rules: PlacementRules | None, pool: PoolKey | None, gpus: int) -> Hold:
+    """How a pod of this pool holds each of its GPUs. Foreign pods and Advise pools reserve the limit."""
+    if rules is None or pool is None:
+        return Hold(FOREIGN)
+    if rules.mode is Mode.ADVISE or rules.declared_watts is None or gpus <= 0:
+        return Hold(pool)
+    return Hold(pool, rules.declared_watts / gpus)
+
+
+def started(pod: Pod) -> bool:
+    """Whether it may be drawing already: bound, and running or on its way out."""
+    return bool(pod.node) and (pod.terminating or pod.phase is not Phase.PENDING)
+
+
+def _holds(
+    pods: Iterable[Pod], pools: Mapping[PoolKey, PlacementRules]
+) -> tuple[tuple[Hold, ...], tuple[Hold, ...]]:
+    running: Counter[Hold] = Counter()
+    pending: Counter[Hold] = Counter()
+    for pod in pods:
+        if pod.gpus:
+            key = PoolKey(pod.namespace, pod.pool)
+            hold = hold_of(pools.get(key) if pod.pool else None, key, pod.gpus)
+            (running if started(pod) else pending)[hold] += pod.gpus
+    return tuple(running.elements()), tuple(pending.elements())
+
+
+def _ceiling(gpu: Gpu, maxima: ProductMaxima) -> float:
+    maximum = gpu.maximum_watts or maxima.get(gpu.product) or maxima.get("", 0.0)
+    known = (maximum, gpu.limit_watts or 0.0)
+    return max(LIMIT_TOLERANCE * max(known), gpu.planned_watts or 0.0)
+
+
+def _planned(gpu: Gpu, ceiling: float, fresh: bool) -> float:
+    if not fresh or gpu.health is not GpuHealth.HEALTHY or gpu.planned_watts is None:
+        return ceiling
+    return gpu.planned_watts
+
+
+def _limit(telemetry: Telemetry, gpu: Gpu, ceiling: float, now_at: float) -> float:
+    if gpu.limit_watts is None or now_at > limit_until_at(telemetry, gpu):
+        return ceiling
+    return LIMIT_TOLERANCE * gpu.limit_watts
+
+
+def _unheard_ceiling(node: Node, gpus: Sequence[Gpu], maxima: ProductMaxima) -> float:
+    own = max((gpu.maximum_watts or 0.0 for gpu in gpus), default=0.0)
+    product = node.labels.get(GPU_PRODUCT_LABEL, "")
+    return LIMIT_TOLERANCE * (own or maxima.get(product) or maxima.get("", 0.0))
+
+
+def _placeable(gpu: Gpu) -> bool:
+    return gpu.health is GpuHealth.HEALTHY and gpu.maximum_watts is not None

@@ -1,0 +1,145 @@
+"""One node with everything on it, worked out once: what is free, what it costs, how far to believe it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
+from penstock.core.affinity import CORDON, selects
+from penstock.core.evidence import Evidence, fresh_until_at, judge, limit_until_at
+from penstock.core.model import (
+    Amounts,
+    Domain,
+    GpuHealth,
+    HostPort,
+    Node,
+    PlacementRules,
+    Pod,
+    PoolKey,
+    Taint,
+    Telemetry,
+)
+from penstock.core.power import NodePower, ProductMaxima, charge_watts, node_power, started
+
+BUSY_ACTIVITY_PERCENT = 5.0
+BUSY_MEMORY_BYTES = 256 * 1024**2
+"""An idle GPU shows a few MiB; a process that holds a CUDA context shows hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What is known of one node: the node, its telemetry, and every unfinished pod whose place it is.
+
+    Ours or foreign, bound or only pinned, terminating ones too: each takes room.
+    """
+
+    node: Node
+    telemetry: Telemetry | None = None
+    pods: tuple[Pod, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every row depends on beside its own node."""
+
+    domains: tuple[Domain, ...]
+    """Sorted by name."""
+    pools: Mapping[PoolKey, PlacementRules]
+    maxima: ProductMaxima
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node's line in the fleet. `domains` are positions in the context's domains, `charges` their watts."""
+
+    view: NodeView
+    evidence: Evidence
+    expires_at: float
+    """From then on some figure of the telemetry no longer counts."""
+    free: Amounts
+    free_gpus: int
+    allocatable_gpus: int
+    busy_unallocated_gpus: int
+    products: frozenset[str]
+    gpu_memory_bytes: int
+    taken_ports: frozenset[HostPort]
+    taints: tuple[Taint, ...]
+    activity: float
+    """Mean activity of its GPUs, 0 to 1; unknown counts as 1."""
+    throttled: float
+    """Share of its GPUs that are throttled."""
+    unhealthy: float
+    """Share of its GPUs that are not healthy."""
+    power: NodePower
+    domains: tuple[int, ...]
+    charges: tuple[float, ...]
+
+
+def build_row(view: NodeView, context: Context, now_at: float) -> Row:
+    node, telemetry = view.node, view.telemetry
+    evidence = judge(telemetry, now_at)
+    power = node_power(node, telemetry, evidence, view.pods, context.pools, context.maxima, now_at)
+    domains = tuple(at for at, domain in enumerate(context.domains) if selects(domain.selector, node.labels))
+    free = _free(view)
+    busy = _busy_unallocated(view)
+    gpus = telemetry.gpus if telemetry else ()
+    return Row(
+        view=view,
+        evidence=evidence,
+        expires_at=_expires_at(telemetry, evidence, now_at),
+        free=free,
+        free_gpus=_free_gpus(view, free, power, busy),
+        allocatable_gpus=node.allocatable.get(GPU_RESOURCE, 0),
+        busy_unallocated_gpus=busy,
+        products=frozenset(gpu.product for gpu in gpus) or frozenset((node.labels.get(GPU_PRODUCT_LABEL, ""),)),
+        gpu_memory_bytes=min((gpu.memory_total_bytes for gpu in gpus), default=0),
+        taken_ports=frozenset(port for pod in view.pods for port in pod.host_ports),
+        taints=(*((CORDON,) if node.cordoned else ()), *node.taints),
+        activity=_mean([1.0 if gpu.activity_percent is None else gpu.activity_percent / 100 for gpu in gpus], 1.0),
+        throttled=_mean([float(gpu.throttled) for gpu in gpus], 0.0),
+        unhealthy=_mean([float(gpu.health is not GpuHealth.HEALTHY) for gpu in gpus], 0.0),
+        power=power,
+        domains=domains,
+        charges=tuple(charge_watts(power, context.domains[at]) for at in domains),
+    )
+
+
+def _mean(figures: list[float], without: float) -> float:
+    return sum(figures) / len(figures) if figures else without
+
+
+def _expires_at(telemetry: Telemetry | None, evidence: Evidence, now_at: float) -> float:
+    if telemetry is None or evidence is not Evidence.FRESH:
+        return math.inf
+    moments = [fresh_until_at(telemetry), *(limit_until_at(telemetry, gpu) for gpu in telemetry.gpus)]
+    return min(at for at in moments if at >= now_at)
+
+
+def _free(view: NodeView) -> Amounts:
+    taken: Counter[str] = Counter()
+    for pod in view.pods:
+        taken.update(pod.requests)
+    free = {name: amount - taken.get(name, 0) for name, amount in view.node.allocatable.items()}
+    free.update((name, -amount) for name, amount in taken.items() if name not in free)
+    return free
+
+
+def _busy_unallocated(view: NodeView) -> int:
+    """GPUs that work or hold memory beyond those of the pods that run here: somebody else's process is on them."""
+    if view.telemetry is None:
+        return 0
+    busy = sum(
+        (gpu.activity_percent or 0.0) >= BUSY_ACTIVITY_PERCENT or gpu.memory_used_bytes >= BUSY_MEMORY_BYTES
+        for gpu in view.telemetry.gpus
+    )
+    return max(0, busy - sum(pod.gpus for pod in view.pods if started(pod)))
+
+
+def _free_gpus(view: NodeView, free: Amounts, power: NodePower, busy_unallocated: int) -> int:
+    """What is allocatable and not allocated, less what is unhealthy, unmeasured or busy with something else."""
+    allocatable = view.node.allocatable.get(GPU_RESOURCE, 0)
+    unusable = max(0, allocatable - power.placeable_gpus)
+    return free.get(GPU_RESOURCE, 0) - unusable - busy_unallocated

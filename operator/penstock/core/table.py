@@ -1,0 +1,167 @@
+"""One class of replicas against every node: the first filter that refuses it, else its score.
+
+Replicas that ask for the same are of one class and share a table, so a decision costs one look for the best score;
+afterwards only the chosen row is judged again, and the watts of its domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from penstock.core.columns import Floats, Rows
+from penstock.core.filters import BY_NODE, BY_ROOM, first_refusal
+from penstock.core.ledger import Ledger
+from penstock.core.model import Replica
+from penstock.core.scores import STEADY, WEIGHTS, Spread, steady_terms
+from penstock.core.topology import constraints
+from penstock.core.verdicts import Candidate, Filter
+
+NOT_A_CANDIDATE = -np.inf
+NOTHING_MORE = -1.0
+WATTS_PER_KILOWATT = 1000.0
+
+
+class Table:
+    """The rows as one class of replicas sees them now. `example` is any replica of the class."""
+
+    def __init__(self, ledger: Ledger, example: Replica, unusable_gpus: Floats) -> None:
+        fleet, rows = ledger.fleet, len(ledger.fleet.rows)
+        self.ledger = ledger
+        self.example = example
+        self._hold = ledger.hold(example)
+        self._unusable = unusable_gpus
+        self._static = first_refusal([(name, passes(fleet, example)) for name, passes in BY_NODE], rows)
+        eligible = (self._static != Filter.LAWFUL_PLACE) & (self._static != Filter.AFFINITY)
+        self._constraints = constraints(fleet, example, eligible)
+        self._spread = Spread(fleet, example, self._static == Filter.NONE) if example.rules.spread else None
+        self._avoided = np.array([fleet.position[name] for name in sorted(example.avoid) if name in fleet.position], int)
+        self._steady = steady_terms(fleet)
+        self._steady_sum = sum(self._steady.values(), np.zeros(rows))
+        for row, other in ledger.taken:
+            self._notice(row, other)
+        self._caught_up = len(ledger.taken)
+        self.base = np.zeros(rows, dtype=np.int64)
+        self.watts = np.zeros(fleet.columns.domain.shape)
+        self.gpu_watts = np.zeros(rows)
+        self.watts_term = np.zeros(rows)
+        self.fragmentation = np.zeros(rows)
+        self.score = np.zeros(rows)
+        self.first = np.zeros(rows, dtype=np.int64)
+        self._spread_term = self._spread.term() if self._spread else None
+        self._topology_ok = self._judge_topology()
+        self._judge(slice(None))
+        self._dearest = self._dearest_per_domain()
+        self._allowance = self._allowances()
+        self._rank()
+
+    def catch_up(self) -> None:
+        """Judge again what the plan's decisions since the last look have changed."""
+        taken = self.ledger.taken[self._caught_up :]
+        if not taken:
+            return
+        self._caught_up = len(self.ledger.taken)
+        moved = [self._notice(row, replica) for row, replica in taken]
+        rows: Rows | slice = np.array(sorted({row for row, _ in taken}), dtype=np.int64)
+        if any(moved):
+            self._topology_ok = self._judge_topology()
+            self._spread_term = self._spread.term() if self._spread else None
+            rows = slice(None)
+        self._judge(rows)
+        before, self._allowance = self._allowance, self._allowances()
+        tight = np.minimum(before, self._allowance) < self._dearest
+        self._rank(slice(None) if np.any(tight & (before != self._allowance)) else rows)
+
+    def best(self) -> int | None:
+        """The best row: the first by name among equals. `None` where no row is a candidate."""
+        if not len(self.score):
+            return None
+        row = int(self.score.argmax())
+        return row if self.score[row] > NOT_A_CANDIDATE else None
+
+    def runner_up(self, best: int) -> int | None:
+        kept, self.score[best] = self.score[best], NOT_A_CANDIDATE
+        second = self.best()
+        self.score[best] = kept
+        return second
+
+    def candidate(self, row: int) -> Candidate:
+        return Candidate(self.ledger.fleet.rows[row].view.node.name, float(self.score[row]), tuple(self._terms(row)))
+
+    def refused(self) -> tuple[tuple[Filter, int], ...]:
+        """How many rows each filter is the first to refuse."""
+        counts = np.bincount(self.first, minlength=len(Filter))
+        return tuple((Filter(at), int(counts[at])) for at in np.flatnonzero(counts[: Filter.NONE]).tolist())
+
+    def missing_watts(self) -> Floats:
+        """Per row and domain column: by how many watts the replica would pass what the domain has left for it."""
+        domain = self.ledger.fleet.columns.domain
+        room, _ = self.ledger.room_watts(self.example.pool)
+        return np.where(self.watts > self._allowance[domain], self.watts - room[domain], 0.0)
+
+    def _terms(self, row: int) -> Iterator[tuple[str, float]]:
+        yield "wattsPerGPU", float(self.watts_term[row])
+        yield "fragmentation", float(self.fragmentation[row])
+        for name in STEADY:
+            yield name, float(self._steady[name][row])
+        if self._spread_term is not None:
+            yield "spread", float(self._spread_term[row])
+
+    def _notice(self, row: int, replica: Replica) -> bool:
+        seen = [constraint.saw(row, replica) for constraint in self._constraints]
+        if self._spread is not None:
+            seen.append(self._spread.saw(row, replica))
+        return any(seen)
+
+    def _judge_topology(self) -> np.ndarray | None:  # type: ignore[type-arg]
+        if not self._constraints:
+            return None
+        return np.asarray(np.logical_and.reduce([constraint.allowed() for constraint in self._constraints]))
+
+    def _judge(self, rows: Rows | slice) -> None:
+        """Filters and terms that hang on what is free on the rows themselves."""
+        ledger, example = self.ledger, self.example
+        refusals = [(name, passes(ledger, example, rows)) for name, passes in BY_ROOM]
+        if self._topology_ok is not None:
+            refusals.append((Filter.AFFINITY, self._topology_ok[rows]))
+        static = self._static[rows]
+        self.base[rows] = np.minimum(static, first_refusal(refusals, len(static)))
+        gpus = example.gpus
+        self.watts[rows], self.gpu_watts[rows] = ledger.added_watts(self._hold, gpus, rows)
+        if gpus:
+            dearest = np.maximum(self.watts[rows].max(axis=1), self.gpu_watts[rows])
+            self.watts_term[rows] = WEIGHTS["wattsPerGPU"] / (WATTS_PER_KILOWATT * gpus) * dearest
+            # Judged only where enough GPUs are free; the bounds are for the other rows.
+            before = np.clip(ledger.free_gpus[rows], 0, len(self._unusable) - 1)
+            after = np.maximum(before - gpus, 0)
+            self.fragmentation[rows] = WEIGHTS["fragmentation"] * (self._unusable[after] - self._unusable[before])
+
+    def _dearest_per_domain(self) -> Floats:
+        # A row only gets dearer while its coolest GPUs are taken, so the bound is its reservation in full.
+        dearest = np.zeros(len(self.ledger.usable_watts))
+        columns = self.ledger.fleet.columns
+        ceiling = np.maximum(self._hold.declared_watts or 0.0, columns.hard_watts) * max(1, self.example.gpus)
+        factors = np.array([1.0 + domain.per_gpu_watt for domain in self.ledger.fleet.domains] + [0.0])
+        np.maximum.at(dearest, columns.domain, ceiling[:, None] * factors[columns.domain])
+        return dearest
+
+    def _allowances(self) -> Floats:
+        """Per domain what one replica may add; a domain that is over takes nothing, not even what costs nothing."""
+        if not self.example.gpus:
+            return np.full(len(self.ledger.usable_watts), np.inf)
+        room, own_right = self.ledger.room_watts(self.example.pool)
+        return np.where((room < 0) & (own_right <= 0), NOTHING_MORE, np.maximum(room, own_right))
+
+    def _rank(self, rows: Rows | slice = slice(None)) -> None:
+        """Put the watts on top of the other filters, and the score where nothing refuses."""
+        first = self.base[rows].copy()
+        short = (self.watts[rows] > self._allowance[self.ledger.fleet.columns.domain[rows]]).any(axis=1)
+        first[(first == Filter.NONE) & short] = Filter.WATTS
+        self.first[rows] = first
+        avoided = self._avoided
+        self.first[avoided[self.first[avoided] == Filter.NONE]] = Filter.BACK_OFF
+        score = self.watts_term[rows] + self.fragmentation[rows] + self._steady_sum[rows]
+        if self._spread_term is not None:
+            score = score + self._spread_term[rows]
+        self.score[rows] = np.where(self.first[rows] == Filter.NONE, score, NOT_A_CANDIDATE)
