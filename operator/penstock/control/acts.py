@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 Unanswered = (aiohttp.ClientError, TimeoutError)
 """No answer came: the request may or may not have been carried out."""
+
+
+Spawn = Callable[[Coroutine[object, object, None]], object]
+"""Starts a supervised task: if it raises, the process ends."""
 
 
 class _Gates(msgspec.Struct, gc=False):
@@ -91,18 +95,22 @@ class Acts:
         self.state.forget(lift.pod.uid)
         self.wake()
 
-    async def end(self, verdict: Verdict) -> None:
-        """Delete a pod that cannot live where it is; its controller makes a gated one in its place."""
+    async def end(self, verdict: Verdict) -> bool:
+        """Delete a pod that cannot live where it is; its controller makes a gated one in its place.
+
+        False where it should be tried again.
+        """
         pod = verdict.pod
         try:
             await self.client.delete(pod_path(pod), uid=pod.uid)
         except (NotFound, Conflict):
-            return
+            return True
         except (ApiError, *Unanswered) as error:
             log.warning("deleting %s/%s failed: %s", *_name(pod), error)
-            return
+            return False
         log.info("deleted %s/%s: %s", *_name(pod), verdict.message)
         self.metrics.deleted_pods.labels(verdict.ending.value).inc()
+        return True
 
     async def rank(self, pod: Pod, cost: int) -> None:
         """Write a pod's new place in the order of a scale-down."""

@@ -25,20 +25,21 @@ class Count:
 
 
 def deployment_count(
-    pool: Pool, roll: RollCall, placed_virtual: int, placed_pods: Collection[str], now_time: float, limit_seconds: float
+    pool: Pool, roll: RollCall, placed: Collection[str], now_time: float, limit_seconds: float
 ) -> Count:
     """The Deployment's next replica count.
 
     A replica that waited longer than `limit_seconds` leaves it, because an unready gated pod blocks a rollout and
-    makes a PodDisruptionBudget refuse every eviction; it comes back the moment it fits (`placed_virtual`).
+    makes a PodDisruptionBudget refuse every eviction; it comes back the moment it fits. `placed` are the keys of the
+    replicas that this turn's plan found a place for, pods and virtual ones alike.
     """
     left, since = _left_after_scaling(pool), pool.left_since_time
-    left = max(left - placed_virtual, 0)
+    left = max(left - sum(key.startswith(f"{pool.key}#") for key in placed), 0)
     count = pool.desired - left
     overdue = [
         pod.created_time
         for pod in roll.waiting
-        if pod.uid not in placed_pods and now_time - pod.created_time > limit_seconds
+        if pod.uid not in placed and now_time - pod.created_time > limit_seconds
     ]
     # The ReplicaSet has yet to delete what an earlier turn took out of the count; those pods left already.
     surplus = max(roll.active - count, 0)
@@ -137,8 +138,8 @@ def slow_scheduler(pods: Iterable[Pod], now_time: float, limit_seconds: float) -
 
 # ------------------------------------------------------------------------------------------------- which goes first
 
-TROUBLED_COST = -1000
-"""pod-deletion-cost of a replica whose place went bad: a scale-down takes it first."""
+TROUBLED_SHIFT = 10_000
+"""How far the pod-deletion-cost of a replica sinks while its place is bad: below every good one, its own rank kept."""
 
 
 def deletion_cost(score: float) -> int:
@@ -146,13 +147,14 @@ def deletion_cost(score: float) -> int:
     return max(0, min(1000, round(1000 * score)))
 
 
-def rank_change(pod: Pod, troubled: bool, score: float) -> int | None:
-    """The pod-deletion-cost to write, or None. Only a real change of rank is worth a write."""
-    wanted = TROUBLED_COST if troubled else deletion_cost(score)
-    if pod.deletion_cost is None or pod.deletion_cost == wanted:
+def rank_change(pod: Pod, *, troubled: bool) -> int | None:
+    """The pod-deletion-cost to write, or None: only a place that went bad, or recovered, is worth a write."""
+    if pod.deletion_cost is None:
         return None
-    was_troubled = pod.deletion_cost <= TROUBLED_COST
-    return wanted if was_troubled != troubled else None
+    shifted = pod.deletion_cost <= -TROUBLED_SHIFT // 2
+    if troubled == shifted:
+        return None
+    return pod.deletion_cost + (-TROUBLED_SHIFT if troubled else TROUBLED_SHIFT)
 
 
 # --------------------------------------------------------------------------------------------------- right of return

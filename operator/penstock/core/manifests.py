@@ -166,7 +166,7 @@ def lift_patch(lift: Lift) -> PatchOperations:
     terms = tightened_terms(lift.pod.scheduling.node_terms, lift.law, lift.node)
     if terms:
         operations.append(_affinity_operation(lift.pod, terms))
-    operations += _annotation_operations(lift.pod.annotated, _lift_annotations(lift))
+    operations += _annotation_operations(_lift_annotations(lift), annotated=lift.pod.annotated)
     operations.append({"op": "remove", "path": "/spec/schedulingGates"})
     return operations
 
@@ -199,7 +199,7 @@ def _lift_annotations(lift: Lift) -> dict[str, str]:
     return annotations
 
 
-def _annotation_operations(annotated: bool, annotations: Mapping[str, str]) -> PatchOperations:
+def _annotation_operations(annotations: Mapping[str, str], *, annotated: bool) -> PatchOperations:
     if not annotated:
         return [{"op": "add", "path": "/metadata/annotations", "value": dict(annotations)}]
     return [
@@ -212,7 +212,7 @@ def deletion_cost_patch(pod: Pod, cost: int) -> PatchOperations:
     """Change which replica a scale-down takes first."""
     return [
         {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-        *_annotation_operations(pod.annotated, {DELETION_COST_ANNOTATION: str(cost)}),
+        *_annotation_operations({DELETION_COST_ANNOTATION: str(cost)}, annotated=pod.annotated),
     ]
 
 

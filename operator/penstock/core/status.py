@@ -297,6 +297,11 @@ def utc(time_seconds: float) -> datetime:
     return datetime.fromtimestamp(int(time_seconds), UTC)
 
 
+def rfc3339(time_seconds: float) -> str:
+    """Unix time as an annotation spells it."""
+    return utc(time_seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def steady(before: float | None, measured: float) -> float:
     """A measured figure for a status: the one shown before, until it moved enough to be worth a write."""
     if before is None:

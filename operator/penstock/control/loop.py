@@ -1,0 +1,204 @@
+"""The control loop: observe, end, plan, lift, count, report. One planner, one writer, no memory that matters.
+
+A turn is synchronous and short; what it decides is carried out by tasks of the process' own TaskGroup. Whatever a
+turn assumes is booked at once, so the next turn may start before the API server has answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from penstock.cluster.state import ClusterState
+from penstock.control.acts import Acts, Spawn
+from penstock.control.picture import Picture
+from penstock.control.report import Reporter, Scene
+from penstock.control.returning import Rights
+from penstock.control.workloads import Workloads
+from penstock.core import explanation, lifecycle, placement, residency
+from penstock.core.backoff import BackOff
+from penstock.core.evidence import Evidence, judge
+from penstock.core.lifecycle import Ending, Verdict
+from penstock.core.manifests import Lift
+from penstock.core.model import Mode, Pod, PoolKey, Replica
+from penstock.core.placement import Decision, Plan
+from penstock.core.pool import replicas
+from penstock.metrics import Metrics
+from penstock.settings import Settings
+
+TICK_SECONDS = 1.0
+"""Time alone changes verdicts (telemetry turns stale, a wait turns long), so the loop turns at least this often."""
+
+@dataclass
+class ControlLoop:
+    """Turns what the cluster shows into acts and reports, while this process leads.
+
+    `spawn` starts a supervised task; `fence` gives the leader's fence for each lift.
+    """
+
+    state: ClusterState
+    acts: Acts
+    workloads: Workloads
+    reporter: Reporter
+    metrics: Metrics
+    settings: Settings
+    spawn: Spawn
+    fence: Callable[[], str]
+    picture: Picture = field(init=False)
+    rights: Rights = field(init=False)
+    back_off: BackOff = field(init=False)
+    turned_at: float | None = None
+    """Our monotonic time of the last turn: readiness looks at it."""
+    _ending: set[str] = field(default_factory=set)
+    _ranking: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.picture = Picture(self.state)
+        self.rights = Rights(self.settings.return_seconds)
+        self.back_off = BackOff(self.settings.back_off_seconds)
+
+    async def run(self) -> None:
+        """Turn for ever: at once when something changed, else every second."""
+        while True:
+            self.turn(time.monotonic(), time.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self.state.wake.wait()
+            self.state.wake.clear()
+
+    def turn(self, now_at: float, now_time: float) -> None:
+        """One turn at this monotonic and this Unix time."""
+        # 1. observe
+        touched = self.picture.look(now_at)
+        self.rights.observe(self.picture, now_time)
+        # 2. end what cannot live where it is
+        verdicts = self._verdicts(now_time)
+        self._end(verdicts, now_at)
+        # 3. plan
+        waiting = self._waiting(now_at)
+        plan = self._plan(waiting, now_at, now_time)
+        # 4. lift
+        self._lift(plan, waiting, now_at)
+        # 5. count
+        placed = {decision.replica.key for decision in plan.decisions}
+        for key, pool in self.picture.pools.items():
+            self.workloads.keep(pool, self.picture.rolls[key], placed, now_time)
+        self._rank(now_at)
+        # 6. report
+        scene = Scene(self.picture, plan, verdicts, self.rights.standing, touched, now_at, now_time)
+        self.reporter.report(scene)
+        self.workloads.forget(touched - self.picture.pools.keys())
+        self.turned_at = now_at
+
+    # --------------------------------------------------------------------------------------------------------- end
+
+    def _verdicts(self, now_time: float) -> dict[PoolKey, tuple[Verdict, ...]]:
+        nodes, lost_seconds = self.state.nodes, self.settings.node_lost_seconds
+        found = {
+            key: lifecycle.endings((*roll.pinned, *roll.bound), nodes, now_time, lost_seconds)
+            for key, roll in self.picture.rolls.items()
+        }
+        return {key: verdicts for key, verdicts in found.items() if verdicts}
+
+    def _end(self, verdicts: dict[PoolKey, tuple[Verdict, ...]], now_at: float) -> None:
+        self._ending &= self.state.pods.keys()
+        for key, pool_verdicts in verdicts.items():
+            for verdict in pool_verdicts:
+                if not verdict.delete or verdict.pod.uid in self._ending:
+                    continue
+                self._ending.add(verdict.pod.uid)
+                if verdict.ending is Ending.DEAD_PIN:
+                    self.back_off.fail(key, verdict.node, now_at)
+                self.spawn(self._end_one(verdict))
+
+    async def _end_one(self, verdict: Verdict) -> None:
+        if not await self.acts.end(verdict):
+            self._ending.discard(verdict.pod.uid)
+
+    # -------------------------------------------------------------------------------------------------------- plan
+
+    def _waiting(self, now_at: float) -> dict[str, Replica]:
+        for key, roll in self.picture.rolls.items():
+            for pod in roll.failed:
+                self.back_off.fail_once(key, pod.place, pod.uid, now_at)
+        self.back_off.forget(self.state.pods.keys(), now_at)
+        found = (
+            replica
+            for key, pool in self.picture.pools.items()
+            for replica in replicas(pool, self.picture.rolls[key], self.back_off.nodes(key, now_at))
+        )
+        return {replica.key: replica for replica in found}
+
+    def _plan(self, waiting: dict[str, Replica], now_at: float, now_time: float) -> Plan:
+        self.rights.keep_standing(self.picture, now_time)
+        started_at = time.perf_counter()
+        plan = placement.plan(self.picture.fleet, tuple(waiting.values()), self.rights.standing, now_at)
+        if waiting:
+            self.metrics.decision_seconds.observe(time.perf_counter() - started_at)
+        return plan
+
+    # -------------------------------------------------------------------------------------------------------- lift
+
+    def _lift(self, plan: Plan, waiting: dict[str, Replica], now_at: float) -> None:
+        for decision in plan.decisions:
+            if decision.replica.rules.mode is Mode.ENFORCE and decision.replica.pod_uid:
+                self._lift_one(decision, now_at)
+        advised = {decision.replica.key: decision for decision in plan.decisions}
+        for key, replica in waiting.items():
+            if replica.rules.mode is Mode.ADVISE and replica.pod_uid:
+                self._let_through(replica, advised.get(key), now_at)
+        if plan.decisions:
+            self.rights.standing = plan.rights
+
+    def _lift_one(self, decision: Decision, now_at: float) -> None:
+        pod = self.state.pods[decision.replica.pod_uid]
+        self.state.assume(pod.uid, decision.node)
+        lift = Lift(
+            pod=pod,
+            law=(decision.law,) if decision.law else (),
+            node=decision.node,
+            record=explanation.decision_text(decision),
+            fence=self.fence(),
+            deletion_cost=lifecycle.deletion_cost(decision.chosen.score),
+        )
+        self.spawn(self.acts.lift(lift, self.state.first_seen_at.get(pod.uid, now_at)))
+
+    def _let_through(self, replica: Replica, advice: Decision | None, now_at: float) -> None:
+        """Advise: the gate is lifted with the law and no pin, whatever the planner would have chosen."""
+        pod = self.state.pods[replica.pod_uid]
+        self.state.assume(pod.uid, "")
+        lift = Lift(
+            pod=pod,
+            law=residency.alternatives(replica.rules.residency),
+            node="",
+            record=explanation.advice_text(advice),
+            fence=self.fence(),
+        )
+        self.spawn(self.acts.lift(lift, self.state.first_seen_at.get(pod.uid, now_at)))
+
+    # -------------------------------------------------------------------------------------------------------- rank
+
+    def _rank(self, now_at: float) -> None:
+        """Keep the order of a scale-down in line with the places that went bad, or recovered."""
+        for roll in self.picture.rolls.values():
+            for pod in roll.bound:
+                if pod.deletion_cost is None or pod.uid in self._ranking:
+                    continue
+                cost = lifecycle.rank_change(pod, troubled=self._troubled(pod.node, now_at))
+                if cost is not None:
+                    self._ranking.add(pod.uid)
+                    self.spawn(self._rank_one(pod, cost))
+
+    def _troubled(self, name: str, now_at: float) -> bool:
+        at = self.picture.fleet.position.get(name)
+        if at is None:
+            return True
+        view = self.picture.fleet.rows[at].view
+        return view.node.cordoned or not view.node.ready or judge(view.telemetry, now_at) is not Evidence.FRESH
+
+    async def _rank_one(self, pod: Pod, cost: int) -> None:
+        await self.acts.rank(pod, cost)
+        self._ranking.discard(pod.uid)

@@ -1,0 +1,154 @@
+"""The loop's picture of the world: pools as they are judged, their pods by group, and the fleet in columns.
+
+Kept by difference: a turn rebuilds only what the cluster state says has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import msgspec
+
+from penstock.cluster.objects import Deployment, DomainObject, PoolObject
+from penstock.cluster.parse import pods as parse_pods
+from penstock.cluster.state import ClusterState, Dirty
+from penstock.core import intent
+from penstock.core.fleet import Fleet, NodeView
+from penstock.core.model import Domain, PlacementRules, Pod, PoolKey
+from penstock.core.pool import Pool, Problem, RollCall, Template, roll_call
+from penstock.errors import InvalidInput
+
+
+class _Left(msgspec.Struct, gc=False):
+    """The `left-count` annotation of a Deployment."""
+
+    replicas: int = 0
+    since: datetime | None = None
+
+
+@dataclass
+class Picture:
+    """What the loop knows. `departed` are placed replicas that went away since the last look, with their pools."""
+
+    state: ClusterState
+    pools: dict[PoolKey, Pool] = field(default_factory=dict)
+    rolls: dict[PoolKey, RollCall] = field(default_factory=dict)
+    domains: dict[str, Domain] = field(default_factory=dict)
+    domain_problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
+    fleet: Fleet = field(default_factory=lambda: Fleet.build((), {}, (), (), {}, 0.0))
+    before: Fleet = field(default_factory=lambda: Fleet.build((), {}, (), (), {}, 0.0))
+    """The fleet as it was at the last look: where the departed still had their watts."""
+    departed: tuple[tuple[Pool, Pod], ...] = ()
+
+    def look(self, now_at: float) -> frozenset[PoolKey]:
+        """Take in what changed; the pools that it touches, those that ended included."""
+        dirty = self.state.take_dirty()
+        self.before = self.fleet
+        touched = self._look_at_pools(dirty)
+        self._look_at_domains(dirty)
+        self._look_at_nodes(dirty, now_at)
+        return touched
+
+    # ------------------------------------------------------------------------------------------------------- pools
+
+    def _look_at_pools(self, dirty: Dirty) -> frozenset[PoolKey]:
+        touched = dirty.pools
+        departed: list[tuple[Pool, Pod]] = []
+        for key in touched:
+            found = self.state.pools.get(key)
+            if found is None or found.terminating:
+                self.pools.pop(key, None)
+                self.rolls.pop(key, None)
+                continue
+            # Which pods are ours depends on the pool; whether it is judged anew does not depend on its pods.
+            pool = self._judged(found)
+            roll = roll_call(pool, self.state.pods_by_pool.get(key, {}).values())
+            departed += ((pool, pod) for pod in self._gone(self.rolls.get(key)))
+            self.pools[key], self.rolls[key] = pool, roll
+        self.departed = tuple(departed)
+        return touched
+
+    def _gone(self, before: RollCall | None) -> Iterable[Pod]:
+        if before is None:
+            return ()
+        placed = (*before.pinned, *before.bound, *before.terminating)
+        return (pod for pod in placed if pod.uid not in self.state.pods)
+
+    def _judged(self, found: PoolObject) -> Pool:
+        known = self.pools.get(found.key)
+        if known is None or (known.uid, known.generation) != (found.uid, found.generation):
+            known = self._read(found, known)
+        deployment = self._own_deployment(found)
+        left = msgspec.json.decode(deployment.left, type=_Left) if deployment and deployment.left else _Left()
+        sets = self.state.replica_sets_of(deployment) if deployment else []
+        newest = max(sets, key=lambda one: (one.revision, one.uid), default=None)
+        return replace(
+            known,
+            count=deployment.replicas if deployment else None,
+            left=left.replicas,
+            left_since_time=left.since.timestamp() if left.since else None,
+            current_hash=newest.template_hash if newest else "",
+            replica_sets=frozenset(one.uid for one in sets),
+        )
+
+    def _own_deployment(self, found: PoolObject) -> Deployment | None:
+        deployment = self.state.deployments.get(found.key)
+        ours = deployment is not None and deployment.owner is not None and deployment.owner.uid == found.uid
+        return deployment if ours else None
+
+    def _read(self, found: PoolObject, known: Pool | None) -> Pool:
+        """The pool's spec in the core's words. What was in force stays in force for what runs when it is refused."""
+        base = known or Pool(found.key, found.uid, found.generation, desired=0, rules=PlacementRules())
+        base = replace(base, uid=found.uid, generation=found.generation)
+        if found.spec is None:
+            return replace(base, problems=tuple(Problem("spec", "", text) for text in found.problems))
+        problems = intent.problems(found.spec)
+        try:
+            template = self._template(found)
+        except InvalidInput as error:
+            problems = (*problems, Problem(error.field, str(error.value), error.remedy))
+        if problems:
+            return replace(base, problems=tuple(problems))
+        return replace(
+            base, desired=found.spec.replicas, rules=intent.rules(found.spec), template=template, problems=()
+        )
+
+    def _template(self, found: PoolObject) -> Template | None:
+        raw = found.raw_spec.get("template")
+        if raw is None:
+            return None
+        template = parse_pods.template(raw, found.key.namespace, found.key.name, self.state.priorities)
+        if template.scheduling.unjudged:
+            remedy = "the planner cannot judge this constraint and will not guess: remove it from the template"
+            raise InvalidInput(f"spec.template.{template.scheduling.unjudged}", "set", remedy)
+        return template
+
+    # ----------------------------------------------------------------------------------------------- domains, nodes
+
+    def _look_at_domains(self, dirty: Dirty) -> None:
+        if not dirty.domains:
+            return
+        domains = {name: self._domain(found) for name, found in sorted(self.state.domains.items())}
+        self.domain_problems = {
+            name: tuple(Problem("spec", "", text) for text in self.state.domains[name].problems) for name in domains
+        }
+        self.domains = {name: domain for name, domain in domains.items() if domain}
+
+    def _domain(self, found: DomainObject) -> Domain | None:
+        # An edit that today's rules refuse is no order: the last valid budget stays in force.
+        return intent.domain(found.name, found.spec) if found.spec else self.domains.get(found.name)
+
+    def _look_at_nodes(self, dirty: Dirty, now_at: float) -> None:
+        changed = {name: self._view(name) for name in dirty.nodes}
+        known = {name: view for name, view in changed.items() if view or name in self.fleet.position}
+        pools = {key: pool.rules for key, pool in self.pools.items()}
+        self.fleet = self.fleet.with_nodes(known, now_at, self.domains.values(), pools)
+
+    def _view(self, name: str) -> NodeView | None:
+        node = self.state.nodes.get(name)
+        if node is None:
+            return None
+        return NodeView(node, self.state.telemetry.get(name), tuple(self.state.pods_by_node.get(name, {}).values()))
+

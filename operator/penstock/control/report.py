@@ -1,0 +1,271 @@
+"""Telling people: statuses of pools and domains, Events and gauges, from the same picture that decisions were made on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from penstock.api.inferencepool import InferencePoolStatus
+from penstock.api.meta import Condition
+from penstock.api.powerdomain import PowerDomainStatus
+from penstock.cluster.events import Events, Subject
+from penstock.cluster.state import ClusterState
+from penstock.cluster.status_writer import StatusWriter
+from penstock.control.acts import Acts
+from penstock.control.picture import Picture
+from penstock.core import book, domain_status, draw, lifecycle, residency, status
+from penstock.core.evidence import Evidence, judge
+from penstock.core.fleet import Fleet
+from penstock.core.lifecycle import Verdict
+from penstock.core.model import Pod, PoolKey, RightOfReturn
+from penstock.core.placement import Plan
+from penstock.core.pool import Pool, RollCall
+from penstock.core.status import Outcome, PlacedFact, PoolFacts, WaitingFact
+from penstock.core.verdicts import Waiting
+from penstock.metrics import Metrics
+from penstock.settings import Settings
+
+REFRESH_SECONDS = 5.0
+"""Measured figures are looked at this often where nothing else changed."""
+
+
+class _Record(msgspec.Struct, gc=False):
+    """What a status shows of the decision on a pod."""
+
+    reason: str = ""
+
+
+Status = TypeVar("Status", InferencePoolStatus, PowerDomainStatus)
+_decode_record = msgspec.json.Decoder(_Record).decode
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One turn, as the reporter needs it."""
+
+    picture: Picture
+    plan: Plan
+    verdicts: Mapping[PoolKey, Sequence[Verdict]]
+    rights: Sequence[RightOfReturn]
+    touched: Collection[PoolKey]
+    now_at: float
+    now_time: float
+
+
+@dataclass
+class Reporter:
+    """Builds each status at most `status_writes_per_second` times a second, and hands over what changed."""
+
+    state: ClusterState
+    writer: StatusWriter
+    events: Events
+    acts: Acts
+    metrics: Metrics
+    settings: Settings
+    _pools: dict[PoolKey, InferencePoolStatus] = field(default_factory=dict)
+    _domains: dict[str, PowerDomainStatus] = field(default_factory=dict)
+    _next_at: dict[object, float] = field(default_factory=dict)
+    _due: set[PoolKey] = field(default_factory=set)
+    _refreshed_at: float = 0.0
+
+    def report(self, scene: Scene) -> None:
+        """Report what this turn found."""
+        refresh = scene.now_at - self._refreshed_at >= REFRESH_SECONDS
+        if refresh:
+            self._refreshed_at = scene.now_at
+        statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_at)}
+        self._report_domains(scene, statements)
+        self._report_pools(scene, statements, refresh=refresh)
+        self._forget_ended(scene.picture)
+
+    # ------------------------------------------------------------------------------------------------------- pools
+
+    def _report_pools(self, scene: Scene, statements: Mapping[str, book.Statement], *, refresh: bool) -> None:
+        waiting = _by_pool(scene.plan.waiting)
+        self._due |= set(scene.picture.pools) if refresh else {*scene.touched, *waiting, *scene.verdicts}
+        ready = [key for key in self._due if key in scene.picture.pools and self._may_write(key, scene.now_at)]
+        if not ready:
+            return
+        drawn = draw.pool_watts(row.view for row in scene.picture.fleet.rows)
+        for key in ready:
+            self._due.discard(key)
+            facts = self._facts(scene, key, waiting.get(key, ()), drawn.get(key, 0.0), statements)
+            self._tell_pool(facts, scene.now_at)
+
+    def _may_write(self, key: object, now_at: float) -> bool:
+        return now_at >= self._next_at.get(key, 0.0)
+
+    def _wrote(self, key: object, now_at: float) -> None:
+        self._next_at[key] = now_at + 1.0 / self.settings.status_writes_per_second
+
+    def _tell_pool(self, facts: PoolFacts, now_at: float) -> None:
+        key = facts.pool.key
+        found = self.state.pools[key]
+        before = self._pools.get(key) or _stored(InferencePoolStatus, found.status)
+        after = status.pool_status(facts, before)
+        self._pools[key] = after
+        self._count(facts)
+        if after == before:
+            return
+        self._wrote(key, now_at)
+        subject = Subject("InferencePool", key.namespace, key.name, facts.pool.uid)
+        self.writer.put(subject, after.as_json())
+        self._post_turned(subject, before.conditions, after.conditions)
+
+    def _facts(
+        self,
+        scene: Scene,
+        key: PoolKey,
+        waiting: Sequence[Waiting],
+        watts: float,
+        statements: Mapping[str, book.Statement],
+    ) -> PoolFacts:
+        picture = scene.picture
+        pool, roll = picture.pools[key], picture.rolls[key]
+        placed = tuple(self._placed(pool, roll, picture.fleet))
+        nodes = {one.node for one in placed}
+        domains = {name for node in nodes for name in book.domain_names(picture.fleet, node)}
+        slow = lifecycle.slow_scheduler(roll.pinned, scene.now_time, self.settings.scheduler_slow_seconds)
+        return PoolFacts(
+            pool=pool,
+            roll=roll,
+            waiting=tuple(_waiting_facts(pool, roll, waiting)),
+            placed=placed,
+            measured_watts=watts,
+            effective_codes=residency.codes(pool.rules.residency),
+            stale_nodes=[name for name in sorted(nodes) if _stale(picture.fleet, name, scene.now_at)],
+            over_budget=[
+                domain_status.over_budget(statements[name]) for name in sorted(domains) if statements[name].over_watts > 0
+            ],
+            in_domains=all(book.domain_names(picture.fleet, node) for node in nodes),
+            verdicts=scene.verdicts.get(key, ()),
+            slow_pods=[pod.name for pod in slow],
+            foreign_service=key in self.acts.foreign_services,
+            refusal=self.acts.refusals.get(key, ""),
+            now_time=scene.now_time,
+        )
+
+    def _placed(self, pool: Pool, roll: RollCall, fleet: Fleet) -> Iterable[PlacedFact]:
+        for pod in sorted((*roll.pinned, *roll.bound), key=lambda one: one.name):
+            node = fleet.node(pod.place) if pod.place else None
+            yield PlacedFact(
+                pod=pod.name,
+                node=pod.place,
+                country=node.country if node else "",
+                subdivision=node.subdivision if node else "",
+                gpus=pod.gpus,
+                watts=book.held_watts(fleet, pod),
+                reason=_reason(pod),
+                lawful=node is None or residency.law(pool.rules.residency, node) is not None,
+            )
+
+    def _count(self, facts: PoolFacts) -> None:
+        labels = (facts.pool.key.namespace, facts.pool.key.name)
+        self.metrics.placed_replicas.labels(*labels).set(len(facts.placed))
+        counts: dict[str, int] = defaultdict(int)
+        for one in facts.waiting:
+            counts[one.reason] += 1
+        self.metrics.set_waiting(labels, counts)
+
+    # ----------------------------------------------------------------------------------------------------- domains
+
+    def _report_domains(self, scene: Scene, statements: Mapping[str, book.Statement]) -> None:
+        for name, found in self.state.domains.items():
+            if not self._may_write(name, scene.now_at):
+                continue
+            facts = domain_status.DomainFacts(
+                name=name,
+                generation=found.generation,
+                problems=scene.picture.domain_problems.get(name, ()),
+                statement=statements.get(name),
+                rights=tuple(right for right in scene.rights if right.domain == name),
+                now_time=scene.now_time,
+            )
+            before = self._domains.get(name) or _stored(PowerDomainStatus, found.status)
+            after = domain_status.domain_status(facts, before)
+            self._domains[name] = after
+            if after == before:
+                continue
+            self._wrote(name, scene.now_at)
+            subject = Subject("PowerDomain", "", name, found.uid)
+            self.writer.put(subject, after.as_json())
+            self._post_turned(subject, before.conditions, after.conditions)
+
+    # ------------------------------------------------------------------------------------------------------ shared
+
+    def _post_turned(
+        self, subject: Subject, before: Iterable[Condition], after: Iterable[Condition]
+    ) -> None:
+        """An Event for each condition that turned, or that is False for another reason now."""
+        known = {one.type: (one.status, one.reason) for one in before}
+        for one in after:
+            if known.get(one.type, ("True", one.reason)) != (one.status, one.reason):
+                kind = "Normal" if one.status == "True" else "Warning"
+                self.events.post(subject, kind, one.reason, one.message)
+
+    def _forget_ended(self, picture: Picture) -> None:
+        for key in self._pools.keys() - picture.pools.keys():
+            del self._pools[key]
+            self._next_at.pop(key, None)
+            self._due.discard(key)
+            self.metrics.forget_pool(key.namespace, key.name)
+        for name in self._domains.keys() - self.state.domains.keys():
+            del self._domains[name]
+            self._next_at.pop(name, None)
+
+
+def _by_pool(waiting: Iterable[Waiting]) -> dict[PoolKey, list[Waiting]]:
+    found: dict[PoolKey, list[Waiting]] = defaultdict(list)
+    for one in waiting:
+        found[one.replica.pool].append(one)
+    return found
+
+
+def _stored(kind: type[Status], raw: Mapping[str, object]) -> Status:
+    """The status that the API server has; an older version's that cannot be read any more counts as none."""
+    try:
+        return kind.model_validate(dict(raw))
+    except ValidationError:
+        return kind()
+
+
+def _waiting_facts(pool: Pool, roll: RollCall, waiting: Iterable[Waiting]) -> Iterable[WaitingFact]:
+    for one in waiting:
+        yield WaitingFact(
+            reason=one.reason,
+            message=one.message,
+            would_fit=one.would_fit,
+            since_time=one.replica.since_time,
+            refusals={which.title: count for which, count in one.refused},
+        )
+    for pod in roll.held:
+        gates = ", ".join(pod.foreign_gates)
+        told = f"held by the scheduling gate {gates} of somebody else; ours is decided when it is the last one"
+        yield WaitingFact("ForeignGate", told, f"whoever set {gates} lifts it", pod.created_time, {})
+    for pod in roll.grouped:
+        told = "a LeaderWorkerSet group is one replica, which Penstock cannot place yet"
+        remedy = "use a Deployment or a StatefulSet, or take the gate out of the group's template"
+        yield WaitingFact(Outcome.LEADER_WORKER_SET, told, remedy, pod.created_time, {})
+    if pool.problems:
+        told = "; ".join(str(problem) for problem in pool.problems)
+        for pod in roll.waiting:
+            yield WaitingFact(Outcome.INVALID_SPEC, told, pool.problems[0].remedy, pod.created_time, {})
+
+
+def _stale(fleet: Fleet, name: str, now_at: float) -> bool:
+    at = fleet.position.get(name)
+    return at is not None and judge(fleet.rows[at].view.telemetry, now_at) is not Evidence.FRESH
+
+
+def _reason(pod: Pod) -> str:
+    if not pod.decision:
+        return "let through the gate by somebody else"
+    try:
+        return _decode_record(pod.decision).reason
+    except msgspec.DecodeError:
+        return "its decision record cannot be read"

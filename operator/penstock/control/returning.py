@@ -1,0 +1,60 @@
+"""Rights of return: which pools may come back to the watts that a replica of theirs left behind.
+
+Kept in the PowerDomain's own status, so that a restart of ours takes nobody's watts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from penstock.api.powerdomain import PowerDomainStatus
+from penstock.cluster.objects import DomainObject
+from penstock.control.picture import Picture
+from penstock.core import book, lifecycle
+from penstock.core.model import Mode, PoolKey, RightOfReturn
+
+
+@dataclass
+class Rights:
+    """The rights that stand now. `seconds` is how long one lasts."""
+
+    seconds: float
+    standing: tuple[RightOfReturn, ...] = ()
+    _recalled: bool = False
+
+    def recall(self, domains: Iterable[DomainObject]) -> None:
+        """After a start: what the domains' statuses say."""
+        self.standing = tuple(right for one in domains for right in _written(one))
+        self._recalled = True
+
+    def observe(self, picture: Picture, now_time: float) -> None:
+        """Give a right for each replica that went away since the last look."""
+        granted = [
+            RightOfReturn(domain, pool.key, watts, now_time + self.seconds)
+            for pool, pod in picture.departed
+            if pool.rules.mode is Mode.ENFORCE and pool.key in picture.pools
+            for domain, watts in book.reservation_watts(picture.before, pod)
+            if watts > 0
+        ]
+        self.standing += tuple(granted)
+
+    def keep_standing(self, picture: Picture, now_time: float) -> None:
+        """Drop rights that are over, or whose pool has nothing to bring back."""
+        if not self.standing:
+            return
+        missing = {
+            str(key): max(pool.desired - len(roll.pinned) - len(roll.bound), len(roll.waiting))
+            for key, pool in picture.pools.items()
+            if (roll := picture.rolls.get(key))
+        }
+        self.standing = lifecycle.standing_rights(self.standing, missing, now_time)
+
+    def of(self, domain: str) -> tuple[RightOfReturn, ...]:
+        return tuple(right for right in self.standing if right.domain == domain)
+
+
+def _written(found: DomainObject) -> Iterable[RightOfReturn]:
+    status = PowerDomainStatus.model_validate(dict(found.status))
+    for right in status.rights_of_return:
+        yield RightOfReturn(found.name, PoolKey(right.namespace, right.pool), right.watts, right.until.timestamp())

@@ -1,0 +1,108 @@
+"""Each pool's Deployment and Service, kept as the pool wants them: applied when the intent or the object changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from penstock.cluster.state import ClusterState
+from penstock.control.acts import Acts, Spawn
+from penstock.core import lifecycle, manifests
+from penstock.core.lifecycle import Count
+from penstock.core.manifests import Manifest, Workload
+from penstock.core.model import PoolKey
+from penstock.core.pool import Pool, RollCall
+from penstock.core.status import rfc3339
+
+RETRY_SECONDS = 5.0
+"""Pause before an apply that was refused is tried again; a change of the pool tries at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    digest: str
+    generation: int
+    """Of the object as our apply left it: a higher one is somebody else's edit."""
+    seen: bool = False
+    """Whether our watch has shown it since: if it is not there then, somebody deleted it."""
+
+
+@dataclass
+class Workloads:
+    """Keeps every pool's Deployment and Service. One apply per pool is under way at a time; the latest intent wins."""
+
+    state: ClusterState
+    acts: Acts
+    spawn: Spawn
+    waiting_seconds: float
+    _applied: dict[PoolKey, _Applied] = field(default_factory=dict)
+    _services: dict[PoolKey, str] = field(default_factory=dict)
+    _busy: set[PoolKey] = field(default_factory=set)
+    _refused: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
+
+    def keep(self, pool: Pool, roll: RollCall, placed: Collection[str], now_time: float) -> None:
+        """Apply what differs from the pool's intent. A pool with problems keeps what it has."""
+        if pool.adopts or pool.problems or pool.key in self._busy:
+            return
+        raw = self.state.pools[pool.key].raw_spec
+        count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds)
+        deployment = manifests.deployment(_workload(pool, raw, count))
+        service = manifests.service(pool.key, pool.uid, raw["template"])
+        digest = manifests.digest(deployment)
+        if self._due(pool.key, digest, now_time):
+            self._busy.add(pool.key)
+            self.spawn(self._apply(pool.key, deployment, digest, now_time))
+        elif service and self._services.get(pool.key) != manifests.digest(service):
+            self._busy.add(pool.key)
+            self.spawn(self._apply_service(pool, service))
+
+    def forget(self, ended: Collection[PoolKey]) -> None:
+        """Drop what is known of pools that are gone."""
+        for key in ended:
+            for memory in (self._applied, self._services, self._refused, self.acts.refusals):
+                memory.pop(key, None)  # type: ignore[attr-defined]  # four dicts by the same key
+            self.acts.foreign_services.discard(key)
+
+    def _due(self, key: PoolKey, digest: str, now_time: float) -> bool:
+        refused = self._refused.get(key)
+        if refused and refused[0] == digest and now_time < refused[1] + RETRY_SECONDS:
+            return False
+        known, seen = self._applied.get(key), self.state.deployments.get(key)
+        if known is None or known.digest != digest:
+            return True
+        if seen is None:
+            return known.seen
+        self._applied[key] = replace(known, seen=True)
+        return seen.generation > known.generation
+
+    async def _apply(self, key: PoolKey, deployment: Manifest, digest: str, now_time: float) -> None:
+        try:
+            generation = await self.acts.apply_deployment(key, deployment)
+            if generation is None:
+                self._refused[key] = (digest, now_time)
+            else:
+                self._refused.pop(key, None)
+                self._applied[key] = _Applied(digest, generation)
+        finally:
+            self._busy.discard(key)
+            self.acts.wake()
+
+    async def _apply_service(self, pool: Pool, service: Manifest) -> None:
+        try:
+            if await self.acts.apply_service(pool.key, pool.uid, service):
+                self._services[pool.key] = manifests.digest(service)
+        finally:
+            self._busy.discard(pool.key)
+
+
+def _workload(pool: Pool, raw_spec: Any, count: Count) -> Workload:
+    return Workload(
+        key=pool.key,
+        pool_uid=pool.uid,
+        template=raw_spec["template"],
+        count=count.count,
+        left=count.left,
+        left_since=rfc3339(count.left_since_time) if count.left_since_time is not None else "",
+        max_unavailable=int((raw_spec.get("disruption") or {}).get("maxUnavailable", 1)),
+    )

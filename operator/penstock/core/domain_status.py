@@ -1,0 +1,123 @@
+"""What people read of a power domain: what it may draw, what is promised, to whom, and what to do when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.api.powerdomain import Holder, PowerDomainStatus, ReturnRight
+from penstock.core.book import Statement
+from penstock.core.model import RightOfReturn
+from penstock.core.pool import Problem
+from penstock.core.status import Judgement, Outcome, conditions, steady, utc
+
+MAX_HOLDERS = 64
+MAX_RIGHTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    """Everything that a domain's status is made from. `statement` is None where no valid budget is known."""
+
+    name: str
+    generation: int
+    problems: Sequence[Problem]
+    statement: Statement | None
+    rights: Sequence[RightOfReturn]
+    now_time: float
+
+
+def domain_status(facts: DomainFacts, previous: PowerDomainStatus) -> PowerDomainStatus:
+    """The whole status of a domain; measured figures move only when they moved enough to be worth a write."""
+    judged = conditions(_judgements(facts), previous.conditions, facts.generation, facts.now_time)
+    statement = facts.statement
+    if statement is None:
+        return PowerDomainStatus(observed_generation=facts.generation, conditions=judged)
+    committed = steady(previous.committed_watts, statement.committed_watts)
+    return PowerDomainStatus(
+        observed_generation=facts.generation,
+        budget_watts=round(statement.budget_watts),
+        usable_watts=round(statement.usable_watts),
+        committed_watts=committed,
+        headroom_watts=round(statement.usable_watts) - committed,
+        floor_watts=steady(previous.floor_watts, statement.floor_watts),
+        draw_watts=steady(previous.draw_watts, statement.draw_watts),
+        nodes=statement.nodes,
+        stale_nodes=len(statement.stale_nodes),
+        holders=_holders(statement, previous),
+        rights_of_return=tuple(
+            ReturnRight(namespace=one.pool.namespace, pool=one.pool.name, watts=round(one.watts), until=utc(one.until_time))
+            for one in facts.rights[:MAX_RIGHTS]
+        ),
+        conditions=judged,
+    )
+
+
+def over_budget(statement: Statement) -> str:
+    """One sentence on a domain that is over: by how much, and what follows."""
+    return (
+        f"PowerDomain/{statement.name} has {statement.committed_watts:,.0f} W committed of "
+        f"{statement.usable_watts:,.0f} W usable (budget {statement.budget_watts:,.0f} W less margin): "
+        f"over by {statement.over_watts:,.0f} W; nothing new is placed there, nothing running is touched"
+    )
+
+
+def _holders(statement: Statement, previous: PowerDomainStatus) -> tuple[Holder, ...]:
+    before = {(one.kind, one.name): one.watts for one in previous.holders}
+    ordered = sorted(statement.holders, key=lambda one: (-one.watts, one.kind, one.name))
+    return tuple(
+        Holder(kind=one.kind, name=one.name, watts=steady(before.get((one.kind, one.name)), one.watts))
+        for one in ordered[:MAX_HOLDERS]
+    )
+
+
+def _judgements(facts: DomainFacts) -> list[Judgement]:
+    statement = facts.statement
+    if statement is None:
+        return [_ready(facts)]
+    return [_ready(facts), _within_budget(statement), _fresh(statement), _exclusive(statement)]
+
+
+def _ready(facts: DomainFacts) -> Judgement:
+    if facts.problems:
+        told = "; ".join(str(problem) for problem in facts.problems)
+        kept = "the last valid budget stays in force" if facts.statement else "no budget is in force for its nodes"
+        return Judgement("Ready", False, Outcome.INVALID_SPEC, f"{told}; {kept}")
+    statement = facts.statement
+    if statement is None or not statement.nodes:
+        told = "spec.nodeSelector selects no node, so this budget guards nothing: compare it with the nodes' labels"
+        return Judgement("Ready", False, Outcome.SELECTS_NOTHING, told)
+    if statement.over_watts > 0:
+        return Judgement("Ready", False, Outcome.OVER_BUDGET, over_budget(statement))
+    if statement.shared_nodes:
+        return Judgement("Ready", False, Outcome.OVERLAP, _overlap(statement))
+    told = f"{statement.nodes} nodes, {statement.usable_watts - statement.committed_watts:,.0f} W free"
+    return Judgement("Ready", True, Outcome.ACCEPTED, told if statement.nodes else "")
+
+
+def _within_budget(statement: Statement) -> Judgement:
+    if statement.over_watts > 0:
+        return Judgement("WithinBudget", False, Outcome.OVER_BUDGET, over_budget(statement))
+    told = f"{statement.guarantee} guarantee" + (
+        ": declared watts are no promise" if statement.guarantee == "Statistical" else ""
+    )
+    return Judgement("WithinBudget", True, Outcome.WITHIN_BUDGET, told)
+
+
+def _fresh(statement: Statement) -> Judgement:
+    if not statement.stale_nodes:
+        return Judgement("TelemetryFresh", True, Outcome.FRESH, "every node reported within three heartbeats")
+    names = ", ".join(statement.stale_nodes[:8])
+    told = f"no fresh telemetry from {names}: charged at the devices' maximum, nothing new placed; look at the agent"
+    return Judgement("TelemetryFresh", False, Outcome.STALE, told)
+
+
+def _exclusive(statement: Statement) -> Judgement:
+    if statement.shared_nodes:
+        return Judgement("Exclusive", False, Outcome.OVERLAP, _overlap(statement))
+    return Judgement("Exclusive", True, Outcome.EXCLUSIVE, "no node is in another domain too")
+
+
+def _overlap(statement: Statement) -> str:
+    told = ", ".join(f"{node} (also in {', '.join(others)})" for node, others in statement.shared_nodes[:8])
+    return f"charged in both domains: {told}; give each node one domain"
