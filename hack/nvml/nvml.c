@@ -59,7 +59,7 @@ static int copy_text(char *into, unsigned int size, const char *text) {
 
 EXPORT int nvmlInitWithFlags(unsigned int flags) {
     (void)flags;
-    int mapped = state_map();
+    int mapped = initialized() ? OK : state_map();
     if (mapped)
         return mapped;
     StateHeader header;

@@ -25,6 +25,32 @@ static int refuse(const char *path, const char *why) {
     return DRIVER_NOT_LOADED;
 }
 
+static int fits(int fd) {
+    struct stat status;
+    StateHeader header;
+    return !fstat(fd, &status) && (size_t)status.st_size >= sizeof(State) &&
+           pread(fd, &header, sizeof header, 0) == (ssize_t)sizeof header && header.magic == STATE_MAGIC &&
+           header.version == STATE_VERSION && header.size == sizeof(State);
+}
+
+static int is_mapped(int fd) {
+    struct stat wanted, mapped;
+    return state && !fstat(fd, &wanted) && !fstat(state_fd, &mapped) && wanted.st_dev == mapped.st_dev &&
+           wanted.st_ino == mapped.st_ino;
+}
+
+static int map_open_file(int fd, const char *path) {
+    if (!fits(fd))
+        return refuse(path, "not a state file of this version; build the library and write the file from one tree");
+    void *mapped = mmap(NULL, sizeof(State), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED)
+        return refuse(path, "cannot be mapped");
+    /* An earlier mapping stays: a thread may still hang in it. */
+    state = mapped;
+    state_fd = fd;
+    return OK;
+}
+
 static int map_file(void) {
     const char *path = getenv(STATE_PATH_VARIABLE);
     if (!path || !*path)
@@ -32,27 +58,15 @@ static int map_file(void) {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return refuse(path, "cannot be opened for reading and writing");
-    struct stat status;
-    StateHeader header;
-    if (fstat(fd, &status) || (size_t)status.st_size < sizeof(State) ||
-        pread(fd, &header, sizeof header, 0) != (ssize_t)sizeof header || header.magic != STATE_MAGIC ||
-        header.version != STATE_VERSION || header.size != sizeof(State)) {
+    int result = is_mapped(fd) ? OK : map_open_file(fd, path);
+    if (fd != state_fd)
         close(fd);
-        return refuse(path, "not a state file of this version; build the library and write the file from one tree");
-    }
-    void *mapped = mmap(NULL, sizeof(State), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (mapped == MAP_FAILED) {
-        close(fd);
-        return refuse(path, "cannot be mapped");
-    }
-    state = mapped;
-    state_fd = fd;
-    return OK;
+    return result;
 }
 
 int state_map(void) {
     pthread_mutex_lock(&mapping);
-    int result = state ? OK : map_file();
+    int result = map_file();
     pthread_mutex_unlock(&mapping);
     return result;
 }

@@ -118,7 +118,7 @@ _Static_assert(sizeof(Injection) == 16, "Injection is mirrored in nvml_state.py"
 _Static_assert(sizeof(DeviceState) == 504, "DeviceState is mirrored in nvml_state.py");
 _Static_assert(sizeof(StateHeader) == 200, "StateHeader is mirrored in nvml_state.py");
 
-/* Maps the file named by PENSTOCK_NVML_STATE; returns an NVML code. Safe to call again. */
+/* Maps the file that PENSTOCK_NVML_STATE names now, unless it is mapped already; returns an NVML code. */
 int state_map(void);
 
 /* Consistent copies. */
