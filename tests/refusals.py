@@ -2,59 +2,10 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-Manifest = dict[str, Any]
-
-ORDINARY_POOL: Manifest = {
-    "apiVersion": "penstock.dev/v1alpha1",
-    "kind": "InferencePool",
-    "metadata": {"name": "llama", "namespace": "default"},
-    "spec": {
-        "replicas": 2,
-        "model": {"name": "meta-llama/Llama-3.1-8B-Instruct"},
-        "engine": "vLLM",
-        "template": {
-            "metadata": {"labels": {"team": "search"}},
-            "spec": {
-                "containers": [
-                    {
-                        "name": "server",
-                        "image": "vllm/vllm-openai:v0.11.0",
-                        "resources": {"limits": {"nvidia.com/gpu": "2"}},
-                        "ports": [{"name": "http", "containerPort": 8000}],
-                    }
-                ]
-            },
-        },
-        "gpu": {"products": ["NVIDIA-H200"], "minMemory": "80G"},
-        "power": {"wattsPerReplica": 1200},
-        "residency": {"allowed": ["DE", "FR"], "denied": ["FR-75"]},
-        "placement": {"spread": [{"topologyKey": "topology.kubernetes.io/zone"}], "mode": "Enforce"},
-        "disruption": {"maxUnavailable": 1},
-    },
-}
-
-ORDINARY_DOMAIN: Manifest = {
-    "apiVersion": "penstock.dev/v1alpha1",
-    "kind": "PowerDomain",
-    "metadata": {"name": "row-a"},
-    "spec": {
-        "nodeSelector": {
-            "matchLabels": {"row": "a"},
-            "matchExpressions": [{"key": "hall", "operator": "In", "values": ["1", "2"]}],
-        },
-        "budget": {"watts": 40000},
-        "guarantee": "Statistical",
-        "marginPercent": 25,
-        "staticWatts": 500,
-        "overhead": {"watts": 800, "perGPUWatt": 0.4},
-    },
-}
-
-REMOVED = object()
+from manifests import ORDINARY_DOMAIN, ORDINARY_POOL, REMOVED, Manifest, changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +15,6 @@ class Refusal:
     sentence: str
     manifest: Manifest
     says: tuple[str, ...]
-
-
-def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
-    """A copy with one value set (or REMOVED) at a dotted path; a list is entered at its first item by `[0]`."""
-    copy = deepcopy(manifest)
-    *parents, last = path.replace("[0]", ".0").split(".")
-    at: Any = copy
-    for step in parents:
-        at = at[0] if step == "0" else at.setdefault(step, {})
-    if value is REMOVED:
-        del at[last]
-    else:
-        at[0 if last == "0" else last] = value
-    return copy
 
 
 def _pool(sentence: str, path: str, value: Any, *says: str) -> Refusal:

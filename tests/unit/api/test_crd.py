@@ -14,6 +14,7 @@ from penstock.api.crd import definition, structural_schema
 from penstock.api.inferencepool import InferencePool
 from penstock.api.meta import AGE, IntOrString, Kind, Model, Resource, Rule, camel
 from penstock.errors import InvalidInput
+from refusals import REFUSALS
 
 KINDS = [pytest.param(kind, id=kind.__name__) for kind in generate.KINDS]
 Schema = dict[str, Any]
@@ -93,6 +94,14 @@ def test_every_rule_has_a_message_without_line_breaks_and_points_at_a_field_that
             at = schema
             for step in filter(None, rule.get("fieldPath", "").split(".")):
                 at = at["properties"][step]
+
+
+def test_every_rule_is_seen_to_refuse_by_the_table_of_refusals() -> None:
+    said = [part for refusal in REFUSALS for part in refusal.says if " " in part]
+    for kind in generate.KINDS:
+        for path, schema in fields(structural_schema(kind)):
+            for rule in schema.get("x-kubernetes-validations", []):
+                assert any(part.rpartition("value: ")[2].strip() in rule["message"] for part in said), (path, rule)
 
 
 @pytest.mark.parametrize("resource", KINDS)

@@ -10,11 +10,12 @@ import yaml
 from pydantic import ValidationError
 
 from generate import KINDS, ROOT
+from manifests import ORDINARY_DOMAIN, ORDINARY_POOL, RICH_TEMPLATE, changed
 from penstock.api.gpunode import GPUNode
 from penstock.api.inferencepool import InferencePool, InferencePoolStatus, Waiting
 from penstock.api.meta import Condition
 from penstock.api.powerdomain import PowerDomain, PowerDomainSpec
-from refusals import ORDINARY_DOMAIN, ORDINARY_POOL, REFUSALS, UNKNOWN_FIELDS, Refusal, changed
+from refusals import REFUSALS, UNKNOWN_FIELDS, Refusal
 
 BY_KIND: dict[str, type[InferencePool | PowerDomain]] = {"InferencePool": InferencePool, "PowerDomain": PowerDomain}
 ENFORCED_BY_LIST_TYPE = {"a place allowed twice", "two spreads over one key"}
@@ -37,37 +38,9 @@ def test_the_ordinary_objects_that_refusals_are_made_from_are_fine(manifest: dic
 
 
 def test_a_pod_template_comes_back_exactly_as_written() -> None:
-    template = {
-        "metadata": {"creationTimestamp": None, "labels": {"app": "x"}, "annotations": {"note": "long " * 100}},
-        "spec": {
-            "containers": [
-                {
-                    "name": "server",
-                    "image": "vllm/vllm-openai:v0.11.0",
-                    "args": ["--tensor-parallel-size", "2"],
-                    "env": [{"name": "HF_HOME", "value": "/models"}],
-                    "resources": {"limits": {"nvidia.com/gpu": 2, "cpu": "1500m"}, "requests": {"memory": "1.5Gi"}},
-                    "ports": [{"containerPort": 8000}],
-                    "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "failureThreshold": 120},
-                }
-            ],
-            "nodeSelector": None,
-            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "tolerationSeconds": 30}],
-            "affinity": {
-                "nodeAffinity": {
-                    "requiredDuringSchedulingIgnoredDuringExecution": {
-                        "nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]
-                    },
-                    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {}}],
-                }
-            },
-            "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}],
-            "terminationGracePeriodSeconds": 60,
-        },
-    }
-    pool = InferencePool.model_validate(changed(ORDINARY_POOL, "spec.template", template))
+    pool = InferencePool.model_validate(changed(ORDINARY_POOL, "spec.template", RICH_TEMPLATE))
     assert pool.spec.template is not None
-    assert pool.spec.template.as_json() == template
+    assert pool.spec.template.as_json() == RICH_TEMPLATE
 
 
 def test_an_empty_spec_adopts_one_by_one() -> None:

@@ -1,0 +1,102 @@
+"""Ordinary objects for tests, and how to make another one of them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+Manifest = dict[str, Any]
+
+ORDINARY_POOL: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "InferencePool",
+    "metadata": {"name": "llama", "namespace": "default"},
+    "spec": {
+        "replicas": 2,
+        "model": {"name": "meta-llama/Llama-3.1-8B-Instruct"},
+        "engine": "vLLM",
+        "template": {
+            "metadata": {"labels": {"team": "search"}},
+            "spec": {
+                "containers": [
+                    {
+                        "name": "server",
+                        "image": "vllm/vllm-openai:v0.11.0",
+                        "resources": {"limits": {"nvidia.com/gpu": "2"}},
+                        "ports": [{"name": "http", "containerPort": 8000}],
+                    }
+                ]
+            },
+        },
+        "gpu": {"products": ["NVIDIA-H200"], "minMemory": "80G"},
+        "power": {"wattsPerReplica": 1200},
+        "residency": {"allowed": ["DE", "FR"], "denied": ["FR-75"]},
+        "placement": {"spread": [{"topologyKey": "topology.kubernetes.io/zone"}], "mode": "Enforce"},
+        "disruption": {"maxUnavailable": 1},
+    },
+}
+
+ORDINARY_DOMAIN: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "PowerDomain",
+    "metadata": {"name": "row-a"},
+    "spec": {
+        "nodeSelector": {
+            "matchLabels": {"row": "a"},
+            "matchExpressions": [{"key": "hall", "operator": "In", "values": ["1", "2"]}],
+        },
+        "budget": {"watts": 40000},
+        "guarantee": "Statistical",
+        "marginPercent": 25,
+        "staticWatts": 500,
+        "overhead": {"watts": 800, "perGPUWatt": 0.4},
+    },
+}
+
+REMOVED = object()
+
+RICH_TEMPLATE: Manifest = {
+    "metadata": {"creationTimestamp": None, "labels": {"app": "x"}, "annotations": {"note": "long " * 100}},
+    "spec": {
+        "containers": [
+            {
+                "name": "server",
+                "image": "vllm/vllm-openai:v0.11.0",
+                "args": ["--tensor-parallel-size", "2"],
+                "env": [{"name": "HF_HOME", "value": "/models"}],
+                "resources": {"limits": {"nvidia.com/gpu": 2, "cpu": "1500m"}, "requests": {"memory": "1.5Gi"}},
+                "ports": [{"containerPort": 8000}],
+                "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "failureThreshold": 120},
+            }
+        ],
+        "nodeSelector": None,
+        "tolerations": [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+        ],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]
+                },
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {}}],
+            }
+        },
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}],
+        "terminationGracePeriodSeconds": 60,
+    },
+}
+"""What people really write: much that we never read, nulls and all."""
+
+
+def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
+    """A copy with one value set (or REMOVED) at a dotted path; a list is entered at its first item by `[0]`."""
+    copy = deepcopy(manifest)
+    *parents, last = path.replace("[0]", ".0").split(".")
+    at: Any = copy
+    for step in parents:
+        at = at[0] if step == "0" else at.setdefault(step, {})
+    if value is REMOVED:
+        del at[last]
+    else:
+        at[0 if last == "0" else last] = value
+    return copy
