@@ -62,10 +62,11 @@ def test_each_value_is_explained_by_the_comment_above_it() -> None:
 
 
 def closed(schema: dict[str, Any], values: dict[str, Any], where: str = "values") -> Iterator[str]:
-    """What the schema and the values disagree on, and each object that the schema leaves open."""
+    """What the schema and the values disagree on, and each object that the schema leaves open or empty."""
     if schema.get("additionalProperties") is not False:
         yield f"{where} takes keys that nobody reads"
     known = {name for name in schema["properties"] if name != "global"}
+    yield from (f"{where}.{name} may be set to null" for name in known - set(schema.get("required", ())))
     yield from (f"{where}.{name} is in one of values.yaml and values.schema.json" for name in known ^ values.keys())
     for name in sorted(known & values.keys()):
         if isinstance(values[name], dict) and name not in FREE_FORM:

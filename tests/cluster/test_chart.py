@@ -1,0 +1,261 @@
+"""The chart, by real helm on the real API server: install, upgrade, uninstall, rights, and what a typo gets."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rig.api import ApiError
+from rig.controlplane import ControlPlane
+from rig.fleet import add_nodes, gpu_node
+from rig.waiting import wait_for
+
+CHART = Path(__file__).parents[2] / "charts" / "penstock"
+SOURCES = Path(__file__).parents[2] / "crds"
+NAMESPACE = "penstock-system"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+POOLS = "/apis/penstock.dev/v1alpha1/namespaces/default/inferencepools"
+OURS = {"inferencepools.penstock.dev", "powerdomains.penstock.dev", "gpunodes.penstock.dev"}
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start() as cp:
+        add_nodes(cp, [gpu_node("gpu-0")])
+        yield cp
+
+
+@pytest.fixture
+def installed(plane: ControlPlane) -> Iterator[ControlPlane]:
+    """The chart with its defaults, in a namespace that takes only restricted pods; all of it is gone afterwards."""
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    plane.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": restricted}})
+    helm(plane, "install", "penstock", CHART)
+    yield plane
+    helm(plane, "uninstall", "penstock", "--ignore-not-found")
+    for name in crds(plane):
+        plane.api.delete(f"{CRDS}/{name}")
+    wait_for("the kinds are gone", lambda: not crds(plane), 60)
+
+
+def helm(plane: ControlPlane, verb: str, *arguments: str | Path, check: bool = True) -> str:
+    """Run helm in the release namespace and return what it printed."""
+    outcome = plane.helm(verb, *map(str, arguments), "--namespace", NAMESPACE, check=check)
+    return outcome.stdout + outcome.stderr
+
+
+def crds(plane: ControlPlane) -> set[str]:
+    return {found["metadata"]["name"] for found in plane.api.list(CRDS)} & OURS
+
+
+def pool(name: str) -> Object:
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "InferencePool",
+        "metadata": {"name": name},
+        "spec": {"model": {"name": "org/model"}, "engine": "vLLM"},
+    }
+
+
+def create_pool(plane: ControlPlane, name: str) -> None:
+    """Create a pool as soon as its kind is served."""
+
+    def served() -> Object | None:
+        try:
+            return plane.api.create(POOLS, pool(name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    wait_for("the kind is served", served, 30)
+
+
+def test_the_defaults_install_and_say_what_comes_next(installed: ControlPlane) -> None:
+    notes = helm(installed, "get", "notes", "penstock")
+    assert "kubectl get gpunodes" in notes
+    assert "penstock release --check" in notes
+    assert crds(installed) == OURS
+    create_pool(installed, "first")
+    assert "first" in installed.kubectl("get", "aipool").stdout
+
+
+def pods(plane: ControlPlane, component: str) -> list[Object]:
+    """The pods of one component that are not about to go."""
+    found = plane.api.list(
+        f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=f"app.kubernetes.io/component={component}"
+    )
+    return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+
+@pytest.mark.parametrize(("component", "count"), (("operator", 2), ("agent", 1)))
+def test_its_pods_run_where_only_restricted_pods_may(installed: ControlPlane, component: str, count: int) -> None:
+    def admitted() -> list[Object] | None:
+        found = pods(installed, component)
+        return found if len(found) == count else None
+
+    for pod in wait_for(f"{count} pods of the {component}", admitted, 60):
+        assert [each["securityContext"]["readOnlyRootFilesystem"] for each in pod["spec"]["containers"]] == [True]
+        assert "nvidia.com/gpu" not in pod["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_agents_run_on_gpu_nodes_alone(installed: ControlPlane) -> None:
+    no_gpus = gpu_node("cpu-0", labels={"nvidia.com/gpu.present": "false"})
+    add_nodes(installed, [no_gpus, gpu_node("gpu-1")])
+
+    def nodes() -> list[str] | None:
+        found = sorted(each["spec"].get("nodeName", "") for each in pods(installed, "agent"))
+        return found if "gpu-1" in found and "" not in found else None
+
+    try:
+        assert wait_for("the new GPU node has its agent", nodes, 60) == ["gpu-0", "gpu-1"]
+    finally:
+        for name in ("cpu-0", "gpu-1"):
+            installed.api.delete(f"/api/v1/nodes/{name}")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    (
+        pytest.param(["operator.replica=3"], "additional properties 'replica' not allowed", id="a typo in a section"),
+        pytest.param(["operatr.replicas=3"], "additional properties 'operatr' not allowed", id="a typo in its name"),
+        pytest.param(["crds.keep=maybe"], "got string, want boolean", id="a value of another type"),
+        pytest.param(["operator.nodeLostSeconds=-1"], "/operator/nodeLostSeconds", id="a negative duration"),
+        pytest.param(["logLevel=LOUD"], "/logLevel", id="a level that no logger has"),
+        pytest.param(["breakGlass.group=x' || true || '"], "/breakGlass/group", id="a group that would end its quote"),
+        pytest.param(["breakGlass.group=system:authenticated"], "/breakGlass/group", id="everybody as break-glass"),
+        pytest.param(["breakGlass.group="], "/breakGlass/group", id="nobody as break-glass"),
+        pytest.param(["agent.nodeSelector=null"], "missing property 'nodeSelector'", id="agents on every node"),
+        pytest.param(
+            ["operator.lease.renewSeconds=15"], "two operators could lead at once", id="a Lease that overlaps"
+        ),
+    ),
+)
+def test_a_value_that_means_nothing_is_refused_at_install(plane: ControlPlane, given: list[str], says: str) -> None:
+    settings = [part for value in given for part in ("--set", value)]
+    printed = helm(
+        plane, "install", "penstock", CHART, "--create-namespace", "--dry-run=server", *settings, check=False
+    )
+    assert "Error:" in printed
+    assert says in printed
+
+
+def test_a_cluster_that_is_too_old_is_refused(plane: ControlPlane) -> None:
+    printed = helm(plane, "template", "penstock", CHART, "--kube-version", "1.31.9", check=False)
+    assert "chart requires kubeVersion: >=1.32.0-0" in printed
+
+
+WAYS_OF_USE: dict[str, Object] = {
+    "the defaults": {},
+    "CRDs by other means": {"crds": {"install": False}},
+    "CRDs that go with the release": {"crds": {"keep": False}},
+    "a private registry and its own GPU runtime": {
+        "image": {"repository": "registry.example.com/penstock", "tag": "v1", "pullSecrets": [{"name": "registry"}]},
+        "agent": {"runtimeClassName": "nvidia", "nodeSelector": {"example.com/gpu": "yes"}, "tolerations": []},
+    },
+    "one operator on the infrastructure nodes": {
+        "operator": {
+            "replicas": 1,
+            "priorityClassName": "",
+            "nodeSelector": {"node-role.kubernetes.io/infra": ""},
+            "tolerations": [{"key": "node-role.kubernetes.io/infra", "operator": "Exists", "effect": "NoSchedule"}],
+            "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
+        }
+    },
+    "slower agents and another break-glass group": {
+        "agent": {"heartbeatSeconds": 30, "sampleSeconds": 0.5},
+        "breakGlass": {"group": "oidc:sre@example.com"},
+    },
+}
+
+
+@pytest.mark.parametrize("values", WAYS_OF_USE.values(), ids=WAYS_OF_USE)
+def test_each_way_of_use_is_strictly_valid(plane: ControlPlane, tmp_path: Path, values: Object) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    rendered = plane.helm("template", "penstock", str(CHART), "--values", str(file), "--namespace", "default").stdout
+    applied = plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered).stdout
+    documents = [document for document in yaml.safe_load_all(rendered) if document]
+    assert len(applied.splitlines()) == len(documents)
+
+
+def test_the_kinds_are_those_of_the_repository(plane: ControlPlane) -> None:
+    rendered = yaml.safe_load_all(
+        plane.helm("template", "penstock", str(CHART), "--show-only", "templates/crds.yaml").stdout
+    )
+    sources = [yaml.safe_load(source.read_text()) for source in SOURCES.glob("*.yaml")]
+    assert {each["metadata"]["name"]: each["spec"] for each in rendered} == {
+        each["metadata"]["name"]: each["spec"] for each in sources
+    }
+
+
+def chart_of_a_later_release(folder: Path) -> Path:
+    """A copy of the chart whose pools have one field more."""
+    copy = shutil.copytree(CHART, folder / "penstock")
+    path = copy / "files" / "crds" / "penstock.dev_inferencepools.yaml"
+    definition = yaml.safe_load(path.read_text())
+    spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["later"] = {"type": "string"}
+    path.write_text(yaml.safe_dump(definition))
+    return copy
+
+
+def test_an_upgrade_brings_the_new_kinds_and_leaves_the_objects(installed: ControlPlane, tmp_path: Path) -> None:
+    create_pool(installed, "before")
+    uid = installed.api.get(f"{POOLS}/before")["metadata"]["uid"]
+    helm(installed, "upgrade", "penstock", chart_of_a_later_release(tmp_path))
+
+    def taken() -> bool:
+        written = installed.api.patch(f"{POOLS}/before", {"spec": {"later": "yes"}})
+        return bool(written["spec"].get("later") == "yes")
+
+    wait_for("the new field is served", taken, 30)
+    assert installed.api.get(f"{POOLS}/before")["metadata"]["uid"] == uid
+
+
+def test_an_uninstall_keeps_the_kinds_and_their_objects_and_a_new_install_takes_them_over(
+    installed: ControlPlane,
+) -> None:
+    create_pool(installed, "kept")
+    helm(installed, "uninstall", "penstock")
+    assert crds(installed) == OURS
+    assert installed.api.get(f"{POOLS}/kept")["spec"]["engine"] == "vLLM"
+    assert left_behind(installed) == sorted(OURS)
+    helm(installed, "install", "penstock", CHART)
+    assert installed.api.get(f"{POOLS}/kept")["spec"]["engine"] == "vLLM"
+
+
+KINDS_OF_THE_CLUSTER = (
+    CRDS,
+    "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas",
+)
+
+
+def left_behind(plane: ControlPlane) -> list[str]:
+    """Names of the cluster-wide objects that carry the release's label."""
+    label = "app.kubernetes.io/instance=penstock"
+    return sorted(
+        found["metadata"]["name"]
+        for kind in KINDS_OF_THE_CLUSTER
+        for found in plane.api.list(kind, labelSelector=label)
+    )
+
+
+def test_an_uninstall_that_was_asked_to_removes_the_kinds_and_their_objects(installed: ControlPlane) -> None:
+    create_pool(installed, "removed")
+    helm(installed, "upgrade", "penstock", CHART, "--set", "crds.keep=false")
+    helm(installed, "uninstall", "penstock")
+    wait_for("the kinds are gone", lambda: not crds(installed), 60)
+    assert left_behind(installed) == []
+    with pytest.raises(ApiError) as gone:
+        installed.api.get(f"{POOLS}/removed")
+    assert gone.value.status == 404
