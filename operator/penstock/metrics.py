@@ -6,6 +6,9 @@ this module; what it computes is counted by those who call it.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -17,6 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._waiting_reasons: dict[tuple[str, str], set[str]] = {}
         self._add_api_metrics()
         self._add_watch_metrics()
         self._add_decision_metrics()
@@ -87,6 +91,21 @@ class Metrics:
         self.deleted_pods = Counter(
             "penstock_deleted_pods", "Pods deleted to heal them, by why.", ("why",), registry=self.registry
         )
+
+    def set_waiting(self, pool: tuple[str, str], counts: Mapping[str, int]) -> None:
+        """Set how many replicas of a pool (`namespace, name`) wait, by reason; reasons that are gone disappear."""
+        for reason in self._waiting_reasons.get(pool, set()) - counts.keys():
+            self.waiting_replicas.remove(*pool, reason)
+        for reason, count in counts.items():
+            self.waiting_replicas.labels(*pool, reason).set(count)
+        self._waiting_reasons[pool] = set(counts)
+
+    def forget_pool(self, namespace: str, name: str) -> None:
+        """Drop the series of a pool that is gone."""
+        self.set_waiting((namespace, name), {})
+        self._waiting_reasons.pop((namespace, name), None)
+        with contextlib.suppress(KeyError):
+            self.placed_replicas.remove(namespace, name)
 
     def _add_power_metrics(self) -> None:
         self.budget_watts = Gauge(

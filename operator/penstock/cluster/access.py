@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config
@@ -32,8 +33,8 @@ Reload = Callable[[Configuration], Awaitable[None]]
 class Access:
     """One API server and one identity.
 
-    `headers()` gives the current `Authorization` header; `ssl_context` is None for plain HTTP. `server_name` and
-    `proxy` are what aiohttp takes per request, None where not set.
+    `ssl_context` is None for plain HTTP; `server_name` is the name in the API server's certificate and `proxy` an HTTP
+    proxy's URL, None where not set.
     """
 
     url: str
@@ -52,6 +53,20 @@ class Access:
                 await self._refresh()
         token = self._configuration.api_key.get("BearerToken", "").strip()
         return {"Authorization": token} if token else {}
+
+    def session(self) -> aiohttp.ClientSession:
+        """A new HTTP session that authenticates each request by itself; the caller closes it."""
+
+        async def authenticate(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            request.headers.update(await self.headers())
+            if self.server_name:
+                request.server_hostname = self.server_name
+            return await handler(request)
+
+        connector = aiohttp.TCPConnector(limit=0, ssl=self.ssl_context or True)
+        return aiohttp.ClientSession(connector=connector, proxy=self.proxy, middlewares=(authenticate,))
 
     async def _refresh(self) -> None:
         if time.monotonic() - self._read_at > TOKEN_AGE_SECONDS:

@@ -132,8 +132,7 @@ class KubeClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self.access.ssl_context or True)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        self._session = self.access.session()
         return self
 
     async def __aexit__(
@@ -319,11 +318,9 @@ class KubeClient:
         async with self._session.request(
             method,
             URL(self.access.url + path + (f"?{urlencode(query)}" if query else ""), encoded=True),
-            headers=headers | await self.access.headers(),
+            headers=headers,
             data=body,
             timeout=patience,
-            server_hostname=self.access.server_name,
-            proxy=self.access.proxy,
         ) as response:
             yield response
 

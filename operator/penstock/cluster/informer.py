@@ -97,6 +97,15 @@ class Informer(Generic[Seen]):
                 log.warning("list of %s failed, trying again: %s", self.kind.resource, error)
                 await self._back_off(error)
 
+    async def caught_up(self) -> None:
+        """Take in all that the API server has now, not waiting for the watch, which goes on beside it.
+
+        Only what is there is taken in: what is gone the watch will say.
+        """
+        async for page in self._client.list_pages(self.kind.path, self.kind.query):
+            for raw in page.items:
+                self._keys.add(self._put(raw, page.server_time))
+
     # ------------------------------------------------------------------------------------------------------- list
 
     async def _list(self, why: str) -> str:

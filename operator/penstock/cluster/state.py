@@ -100,7 +100,8 @@ class ClusterState:
     def assume(self, uid: str, node: str) -> None:
         """Book a pod on a node before the API server shows it there: pinned, and without our gate.
 
-        Stands until the API server shows the pod pinned or bound (its word wins), the pod is gone, or `forget`.
+        Stands until the API server shows the pod pinned, bound or without our gate (its word wins), the pod is gone,
+        or `forget`. With an empty `node` only the gate is taken away.
         """
         pod = self.pods.get(uid)
         if pod is None:
@@ -114,6 +115,10 @@ class ClusterState:
         assumption = self._assumed.pop(uid, None)
         if assumption is not None:
             self._store_pod(assumption[1])
+
+    def is_assumed(self, uid: str) -> bool:
+        """Whether the pod's place, or its way through the gate, is our own word and not yet the API server's."""
+        return uid in self._assumed
 
     def _seen(self, uid: str) -> Pod | None:
         return self._assumed[uid][1] if uid in self._assumed else self.pods.get(uid)

@@ -1,1 +1,1 @@
-"""Kopf in, Kopf out: each handler hands one object to the cluster's state and wakes the control loop."""
+"""Kopf in, nothing out: the kinds that people write feed the state; whatever is written, our own writers write."""
