@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest
+REPORTS := build/reports
+# Run as `$(call pytest,FOLDER)`: each run leaves a report named for its target, and `make test` adds them up.
+pytest = $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(1) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv fetch lint types layers test-unit test-property test-packaging test-cluster test bench demo generate \
@@ -35,19 +37,26 @@ types: $(STAMP) ## mypy, strict
 layers: $(STAMP) ## import-linter: main -> handlers -> cluster -> core -> api
 	$(BIN)/lint-imports
 
-test-unit: $(STAMP) ## unit tests: no cluster, under 15 s
-	$(PYTEST) tests/unit
+test-unit: $(STAMP) ## unit tests: no cluster, under 15 s; ARGS='-k words' for some
+	$(call pytest,tests/unit)
 
 test-property: $(STAMP) ## hypothesis on the core; PENSTOCK_HISTORIES=100000 for a longer run
-	$(PYTEST) tests/property
+	$(call pytest,tests/property)
 
 test-packaging: $(STAMP) ## the Dockerfile's steps, without a container engine
-	$(PYTEST) -m packaging tests/packaging
+	$(call pytest,tests/packaging)
 
 test-cluster: $(STAMP) ## tests on a real control plane
-	$(PYTEST) -m cluster tests/cluster
+	$(call pytest,tests/cluster)
 
-test: lint types layers test-unit test-property test-packaging fetch test-cluster ## everything that CI runs
+CHECKS := lint types layers test-unit test-property test-packaging
+
+test: $(STAMP) ## everything that CI runs, and at the end one line of totals
+	@rm -rf $(REPORTS)
+	@for check in $(CHECKS); do echo "==> $$check"; $(MAKE) --no-print-directory $$check || exit 1; done
+	@echo "==> fetch"; $(MAKE) --no-print-directory fetch || test "$(CI)" != true
+	@echo "==> test-cluster"; $(MAKE) --no-print-directory test-cluster
+	@$(BIN)/python hack/totals.py $(REPORTS)
 
 bench: $(STAMP) ## print every figure of speed and size beside its limit
 	$(BIN)/python -m tests.bench

@@ -74,28 +74,38 @@ def base_environment(root: Path) -> dict[str, str]:
 
 def carry_out(build: Build) -> None:
     for instruction, argument in steps():
-        match instruction:
-            case "ARG" | "ENTRYPOINT":
-                pass
-            case "FROM":
-                build.environment, build.user = base_environment(build.root), ""
-            case "WORKDIR":
-                build.folder = Path(build.move(argument))
-                build.folder.mkdir(parents=True)
-            case "ENV":
-                for pair in argument.split():
-                    name, value = pair.split("=", maxsplit=1)
-                    build.environment[name] = build.move(value).replace("$PATH", build.environment["PATH"])
-            case "COPY" if argument.startswith("--from="):
-                keep_only(build, argument)
-            case "COPY":
-                copy_from_context(build, argument.split())
-            case "USER":
-                build.user = argument
-            case "RUN":
-                build.run(argument)
-            case _:
-                pytest.fail(f"this test does not know {instruction}; teach it")
+        assert instruction in INSTRUCTIONS, f"this test does not know {instruction}; teach it"
+        INSTRUCTIONS[instruction](build, argument)
+
+
+def start_stage(build: Build, _base: str) -> None:
+    build.environment, build.user = base_environment(build.root), ""
+
+
+def enter(build: Build, folder: str) -> None:
+    build.folder = Path(build.move(folder))
+    build.folder.mkdir(parents=True)
+
+
+def set_environment(build: Build, pairs: str) -> None:
+    for pair in pairs.split():
+        name, value = pair.split("=", maxsplit=1)
+        build.environment[name] = build.move(value).replace("$PATH", build.environment["PATH"])
+
+
+def copy(build: Build, argument: str) -> None:
+    if argument.startswith("--from="):
+        keep_only(build, argument)
+    else:
+        copy_from_context(build, argument.split())
+
+
+def become(build: Build, user: str) -> None:
+    build.user = user
+
+
+def nothing(_build: Build, _argument: str) -> None:
+    """ARG names the base image and ENTRYPOINT the command: neither changes the files."""
 
 
 def keep_only(build: Build, argument: str) -> None:
@@ -121,6 +131,18 @@ def copy_from_context(build: Build, arguments: list[str]) -> None:
             shutil.copy2(ROOT / source, into)
 
 
+INSTRUCTIONS = {
+    "ARG": nothing,
+    "FROM": start_stage,
+    "WORKDIR": enter,
+    "ENV": set_environment,
+    "COPY": copy,
+    "USER": become,
+    "RUN": Build.run,
+    "ENTRYPOINT": nothing,
+}
+
+
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
     # Not tmp_path: that folder is closed to the unprivileged user.
@@ -135,7 +157,8 @@ def test_the_image_is_built_and_runs_as_nobody(root: Path) -> None:
     carry_out(build)
     assert build.user.split(":")[0] not in {"", "0", "root"}
     assert build.said[-1].strip() == f"penstock {__version__}"
-    shipped = {path.name.split("-")[0] for path in (root / "opt/penstock/lib").glob("python*/site-packages/*.dist-info")}
+    installed = (root / "opt/penstock/lib").glob("python*/site-packages/*.dist-info")
+    shipped = {path.name.split("-")[0] for path in installed}
     assert "penstock" in shipped
     assert shipped & {"pytest", "hatchling", "mypy", "scipy", "cryptography"} == set()
     assert not (root / "wheel").exists(), "only the environment comes along into the image"
@@ -146,8 +169,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "operator", source / "operator", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source)
-    command = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), ".")
-    subprocess.run(command, cwd=source, check=True)
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path))
+    subprocess.run((sys.executable, "-m", "pip", "wheel", *options, "."), cwd=source, check=True)
     (wheel,) = tmp_path.glob("penstock-*.whl")
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert tops == {"penstock", f"penstock-{__version__}.dist-info"}

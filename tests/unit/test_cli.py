@@ -78,7 +78,7 @@ def test_wrong_usage_ends_with_2_and_a_line_that_says_what_is_wrong(
     assert answer.complained.strip()
 
 
-@pytest.mark.parametrize("arguments", [("explain", "aipool/x"), ("release", "--check")])
+@pytest.mark.parametrize("arguments", (("explain", "aipool/x"), ("release", "--check")))
 def test_an_api_server_that_does_not_answer_ends_with_1_and_its_address(
     penstock: Penstock, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -89,12 +89,12 @@ def test_an_api_server_that_does_not_answer_ends_with_1_and_its_address(
     assert "http://127.0.0.1:9" in answer.complained
 
 
-@pytest.mark.parametrize("written", ["aipool/llama", "aip/llama", "inferencepools.penstock.dev/llama", "llama"])
+@pytest.mark.parametrize("written", ("aipool/llama", "aip/llama", "inferencepools.penstock.dev/llama", "llama"))
 def test_a_pool_is_named_as_kubectl_names_it(written: str) -> None:
     assert pool_name(written) == "llama"
 
 
-@pytest.mark.parametrize("written", ["", "aipool/", "pool/llama", "aipool/a/b", "-x"])
+@pytest.mark.parametrize("written", ("", "aipool/", "pool/llama", "aipool/a/b", "-x"))
 def test_anything_else_is_no_pool(written: str) -> None:
     with pytest.raises(InvalidInput, match="aipool/NAME"):
         pool_name(written)

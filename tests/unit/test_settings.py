@@ -1,5 +1,7 @@
 """Settings are read once, from the environment, and a wrong one is named."""
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,8 +11,6 @@ from penstock.settings import AgentSettings, Settings, read
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
         monkeypatch.delenv(name)
 
@@ -61,7 +61,7 @@ def test_a_wrong_setting_is_named_with_its_value(
 
 
 def test_an_agent_without_a_node_says_so() -> None:
-    with pytest.raises(InvalidInput, match="PENSTOCK_NODE_NAME: .*required"):
+    with pytest.raises(InvalidInput, match=r"PENSTOCK_NODE_NAME: .*required"):
         read(AgentSettings)
 
 

@@ -105,7 +105,7 @@ def test_the_off_ramp_does_this_and_no_more(seen: Scene, want: list[str]) -> Non
     assert said(plan(seen)) == want
 
 
-@pytest.mark.parametrize("law", [(), None], ids=["no place is lawful", "the law cannot be read"])
+@pytest.mark.parametrize("law", ((), None), ids=["no place is lawful", "the law cannot be read"])
 def test_where_no_law_can_be_kept_the_gate_stays(law: Any) -> None:
     found = plan(scene(pods=(pod(),), law=law))
     assert found.unlawful == (pod(),)
