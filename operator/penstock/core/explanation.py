@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ REASONS: Mapping[Filter, Reason] = {
 def decision_record(decision: Decision) -> dict[str, Any]:
     """What the placed pod's annotation holds: at most 1.5 kB as compact JSON."""
     record: dict[str, Any] = {
+        "reason": sentence(decision),
         "node": decision.node,
         "watts": {domain: round(watts, 1) for domain, watts in decision.watts[:4]},
         "gpuWatts": round(decision.gpu_watts, 1),
@@ -48,8 +50,25 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     return record
 
 
+def decision_text(decision: Decision) -> str:
+    """The record as the annotation holds it."""
+    return _compact(decision_record(decision))
+
+
+def advice_text(decision: Decision | None) -> str:
+    """The record on a pod of an Advise pool: let through without a pin, beside what would have been chosen."""
+    if decision is None:
+        return _compact({"mode": "Advise", "reason": "advice only: no node would have been chosen"})
+    advised = decision_record(decision)
+    return _compact({"mode": "Advise", **advised, "reason": f"advice only: {decision.node}, {advised['reason']}"})
+
+
+def _compact(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"), sort_keys=True)
+
+
 def _rounded(candidate: Candidate) -> dict[str, float]:
-    return {"total": round(candidate.score, 4), **{name: round(value, 4) for name, value in candidate.terms}}
+    return {"total": round(candidate.score, 4), **{name: round(value, 4) + 0.0 for name, value in candidate.terms}}
 
 
 def sentence(decision: Decision) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from penstock.core.columns import Bools, Codes, Column, Floats, Rows
 from penstock.core.model import Domain, HostPort, Node, PlacementRules, Pod, PoolKey, Taint, Telemetry
-from penstock.core.power import ProductMaxima
+from penstock.core.power import Pools, ProductMaxima
 from penstock.core.residency import contradicts_itself
-from penstock.core.row import Context, NodeView, Row, build_row
+from penstock.core.row import Context, NodeView, Row, build_row, measured
 
 __all__ = ["Fleet", "NodeView"]
 
@@ -83,7 +83,7 @@ class Fleet:
             if pod.place and not pod.finished:
                 placed[pod.place].append(pod)
         views = [NodeView(node, telemetry.get(node.name), in_order(placed[node.name])) for node in nodes]
-        context = Context(tuple(sorted(domains, key=_name)), MappingProxyType(dict(pools)), _maxima(views))
+        context = _context(domains, pools, views)
         return _of_rows([build_row(view, context, now_at) for view in views], context, now_at)
 
     @property
@@ -144,15 +144,18 @@ class Fleet:
     ) -> bool:
         if domains is not None and tuple(sorted(domains, key=_name)) != self.domains:
             return True
-        if pools is not None and dict(pools) != self.context.pools:
+        if pools is not None and dict(pools) != self.context.pools.rules:
             return True
         return any(
-            view is None or name not in self.position or self._moves_maxima(self.rows[self.position[name]].view, view)
+            view is None or name not in self.position or self._moves_context(self.rows[self.position[name]], view)
             for name, view in changed.items()
         )
 
-    def _moves_maxima(self, old: NodeView, new: NodeView) -> bool:
-        return old.telemetry is not new.telemetry and _maxima((old,)) != _maxima((new,))
+    def _moves_context(self, old: Row, new: NodeView) -> bool:
+        """Whether other rows may depend on what changed here."""
+        if old.view.telemetry is not new.telemetry and _maxima((old.view,)) != _maxima((new,)):
+            return True
+        return measured(new, self.context.pools.rules, self.context.maxima) != old.measured
 
     def _rebuilt(
         self,
@@ -167,14 +170,12 @@ class Fleet:
                 views.pop(name, None)
             else:
                 views[name] = _ordered(view)
-        context = Context(
-            self.domains if domains is None else tuple(sorted(domains, key=_name)),
-            self.context.pools if pools is None else MappingProxyType(dict(pools)),
-            _maxima(views.values()),
-        )
+        rules = self.context.pools.rules if pools is None else pools
+        context = _context(self.domains if domains is None else domains, rules, tuple(views.values()))
         # Rows stay as they are while nothing that they depend on moved: a new node then costs one row.
-        kept = self.rows if context == self.context and self.now_at <= now_at else ()
-        old = {row.view.node.name: row for row in kept if row.expires_at >= now_at}
+        kept = self.rows if self.now_at <= now_at else ()
+        same = _unmoved(self.context, context)
+        old = {row.view.node.name: row for row in kept if row.expires_at >= now_at and same(row)}
         rows = [
             row if (row := old.get(name)) and row.view is view else build_row(view, context, now_at)
             for name, view in views.items()
@@ -195,6 +196,32 @@ class Fleet:
         return replace(
             self, rows=tuple(rows), columns=columns, committed_watts=committed, now_at=now_at, _labels=labels
         )
+
+
+def _context(
+    domains: Iterable[Domain], pools: Mapping[PoolKey, PlacementRules], views: Sequence[NodeView]
+) -> Context:
+    maxima = _maxima(views)
+    raised: dict[PoolKey, float] = {}
+    if any(rules.declared_watts is not None for rules in pools.values()):
+        for found in (measured(view, pools, maxima) for view in views):
+            if found is not None:
+                raised[found[0]] = max(raised.get(found[0], 0.0), found[1])
+    known = Pools(MappingProxyType(dict(pools)), MappingProxyType(raised))
+    return Context(tuple(sorted(domains, key=_name)), known, maxima)
+
+
+def _unmoved(old: Context, new: Context) -> Callable[[Row], bool]:
+    """Which rows are the same in both contexts: all, none, or those without a pod of a pool that changed."""
+    if old.domains != new.domains or old.maxima != new.maxima:
+        return lambda _: False
+    moved = {
+        pool
+        for pool in old.pools.rules.keys() | new.pools.rules.keys()
+        if old.pools.rules.get(pool) != new.pools.rules.get(pool)
+        or old.pools.measured_watts.get(pool) != new.pools.measured_watts.get(pool)
+    }
+    return lambda row: not any(PoolKey(pod.namespace, pod.pool) in moved for pod in row.view.pods if pod.pool)
 
 
 def in_order(pods: Iterable[Pod]) -> tuple[Pod, ...]:

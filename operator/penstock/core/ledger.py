@@ -11,7 +11,7 @@ import numpy as np
 from penstock.core.columns import Floats, Rows
 from penstock.core.fleet import Fleet
 from penstock.core.model import Guarantee, HostPort, PoolKey, Replica, RightOfReturn
-from penstock.core.power import Hold, NodePower, charge_watts, hold_of
+from penstock.core.power import Hold, NodePower, charge_watts, replica_hold
 
 
 class Ledger:
@@ -34,7 +34,7 @@ class Ledger:
         self._factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
 
     def hold(self, replica: Replica) -> Hold:
-        return hold_of(replica.rules, replica.pool, replica.gpus)
+        return replica_hold(self.fleet.context.pools, replica.pool, replica.rules, replica.gpus)
 
     def room_watts(self, pool: PoolKey) -> tuple[Floats, Floats]:
         """Per domain: what this pool may add, and what it may add even where the domain is over."""

@@ -10,6 +10,7 @@ Where reservations differ, the highest goes to the coolest GPU of its group: no 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,11 +34,22 @@ from penstock.core.model import (
 LIMIT_TOLERANCE = 1.03
 """A GPU may pass its limit by this much before it is throttled (NVML's limit is a target, not a fuse)."""
 
+MEASURED_STEP_WATTS = 25.0
+"""What is measured above what a pool declares counts in such steps, so that it does not move with every sample."""
+
 FOREIGN = None
 """The holder of a GPU whose pod belongs to no pool of ours."""
 
 ProductMaxima = Mapping[str, float]
 """GPU product → the highest maximum limit that the fleet reports for it, in watts; under `""` that of any product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """What pools ask for, and by which measured watts per GPU some of them are raised above what they declare."""
+
+    rules: Mapping[PoolKey, PlacementRules]
+    measured_watts: Mapping[PoolKey, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ def node_power(
     telemetry: Telemetry | None,
     evidence: Evidence,
     pods: Iterable[Pod],
-    pools: Mapping[PoolKey, PlacementRules],
+    pools: Pools,
     maxima: ProductMaxima,
     now_at: float,
 ) -> NodePower:
@@ -112,7 +124,7 @@ def node_power(
     )
 
 
-def reservation_watts(hold: Hold, power: NodePower, domain: Domain) -> float:
+def reservation_watts_per_gpu(hold: Hold, power: NodePower, domain: Domain) -> float:
     """What one held GPU reserves in a domain: its enforced limit, or under Statistical what is declared for it."""
     if domain.guarantee is Guarantee.HARD or hold.declared_watts is None:
         return power.hard_watts
@@ -137,7 +149,7 @@ def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
 def _pair(
     holds: Sequence[Hold], coolest_first: Sequence[float], power: NodePower, domain: Domain
 ) -> list[tuple[Hold | None, float]]:
-    reserved = sorted(((reservation_watts(hold, power, domain), hold) for hold in holds), key=_by_watts, reverse=True)
+    reserved = sorted(((reservation_watts_per_gpu(hold, power, domain), hold) for hold in holds), key=_by_watts, reverse=True)
     return [(hold, max(watts, planned)) for (watts, hold), planned in zip(reserved, coolest_first, strict=True)]
 
 
@@ -145,13 +157,51 @@ def _by_watts(entry: tuple[float, Hold]) -> tuple[float, str]:
     return entry[0], str(entry[1].holder)
 
 
-def hold_of(rules: PlacementRules | None, pool: PoolKey | None, gpus: int) -> Hold:
+def held_watts(power: NodePower, domain: Domain) -> Mapping[tuple[str, str], float]:
+    """The node's GPU watts by holder: `(Pool, namespace/name)`, `(Foreign, "")` or `(Idle, "")`."""
+    watts: dict[tuple[str, str], float] = {}
+    for hold, charged in booked(power, domain):
+        key = ("Idle", "") if hold is None else ("Pool", str(hold.holder)) if hold.holder else ("Foreign", "")
+        watts[key] = watts.get(key, 0.0) + charged
+    return watts
+
+
+def measured_above_declared(
+    telemetry: Telemetry | None,
+    pods: Iterable[Pod],
+    pools: Mapping[PoolKey, PlacementRules],
+    maxima: ProductMaxima,
+) -> tuple[PoolKey, float] | None:
+    """A pool whose replicas here draw more per GPU than it declares, and how much, rounded up to whole steps.
+
+    Told only where one pool alone runs on the node: among several it is not known whose GPU is the hot one. The last
+    report counts however old it is, since to forget a high draw would charge fewer watts.
+    """
+    running = [pod for pod in pods if pod.gpus and started(pod)]
+    keys = {PoolKey(pod.namespace, pod.pool) for pod in running}
+    rules = pools.get(next(iter(keys))) if len(keys) == 1 else None
+    if telemetry is None or rules is None or rules.declared_watts is None:
+        return None
+    held = sum(pod.gpus for pod in running)
+    hottest = sorted((gpu.planned_watts or _ceiling(gpu, maxima) for gpu in telemetry.gpus), reverse=True)[:held]
+    measured = sum(hottest) / held
+    declared = min(rules.declared_watts / pod.gpus for pod in running)
+    if not declared < measured < math.inf:
+        return None
+    return next(iter(keys)), MEASURED_STEP_WATTS * math.ceil(measured / MEASURED_STEP_WATTS)
+
+
+def hold_of(pools: Pools, pool: PoolKey | None, gpus: int) -> Hold:
     """How a pod of this pool holds each of its GPUs. Foreign pods and Advise pools reserve the limit."""
-    if rules is None or pool is None:
-        return Hold(FOREIGN)
+    rules = pools.rules.get(pool) if pool else None
+    return Hold(FOREIGN) if rules is None or pool is None else replica_hold(pools, pool, rules, gpus)
+
+
+def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, gpus: int) -> Hold:
+    """The same under rules of its own, which a waiting replica brings with it."""
     if rules.mode is Mode.ADVISE or rules.declared_watts is None or gpus <= 0:
         return Hold(pool)
-    return Hold(pool, rules.declared_watts / gpus)
+    return Hold(pool, max(rules.declared_watts / gpus, pools.measured_watts.get(pool, 0.0)))
 
 
 def started(pod: Pod) -> bool:
@@ -159,15 +209,13 @@ def started(pod: Pod) -> bool:
     return bool(pod.node) and (pod.terminating or pod.phase is not Phase.PENDING)
 
 
-def _holds(
-    pods: Iterable[Pod], pools: Mapping[PoolKey, PlacementRules]
-) -> tuple[tuple[Hold, ...], tuple[Hold, ...]]:
+def _holds(pods: Iterable[Pod], pools: Pools) -> tuple[tuple[Hold, ...], tuple[Hold, ...]]:
     running: Counter[Hold] = Counter()
     pending: Counter[Hold] = Counter()
     for pod in pods:
         if pod.gpus:
             key = PoolKey(pod.namespace, pod.pool)
-            hold = hold_of(pools.get(key) if pod.pool else None, key, pod.gpus)
+            hold = hold_of(pools, key if pod.pool else None, pod.gpus)
             (running if started(pod) else pending)[hold] += pod.gpus
     return tuple(running.elements()), tuple(pending.elements())
 

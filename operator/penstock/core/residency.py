@@ -38,6 +38,13 @@ def alternatives(residency: Residency) -> tuple[Alternative, ...]:
     return tuple(way for way in ways if way)
 
 
+def codes(residency: Residency) -> tuple[str, ...]:
+    """The codes that a replica may be in, denied ones left out; empty where only denials bound it."""
+    subdivisions = {code for way in (_subdivisions(residency),) if way for code in way[1].values}
+    countries = (residency.allowed_countries or frozenset()) - residency.denied_countries
+    return tuple(sorted(countries | subdivisions)) if residency.restricted else ()
+
+
 def country_of(subdivision: str) -> str:
     """The country of an ISO 3166-2 code: `DE` for `DE-HE`."""
     return subdivision.partition("-")[0]

@@ -22,7 +22,16 @@ from penstock.core.model import (
     Taint,
     Telemetry,
 )
-from penstock.core.power import NodePower, ProductMaxima, charge_watts, node_power, started
+from penstock.core.power import (
+    NodePower,
+    ProductMaxima,
+    charge_watts,
+    Pools,
+    held_watts,
+    measured_above_declared,
+    node_power,
+    started,
+)
 
 BUSY_ACTIVITY_PERCENT = 5.0
 BUSY_MEMORY_BYTES = 256 * 1024**2
@@ -47,7 +56,7 @@ class Context:
 
     domains: tuple[Domain, ...]
     """Sorted by name."""
-    pools: Mapping[PoolKey, PlacementRules]
+    pools: Pools
     maxima: ProductMaxima
 
 
@@ -76,6 +85,10 @@ class Row:
     power: NodePower
     domains: tuple[int, ...]
     charges: tuple[float, ...]
+    held_watts: tuple[Mapping[tuple[str, str], float], ...]
+    """Per domain, GPU watts by kind and name of the holder."""
+    measured: tuple[PoolKey, float] | None
+    """A pool whose replicas here draw more than it declares, and the watts per GPU."""
 
 
 def build_row(view: NodeView, context: Context, now_at: float) -> Row:
@@ -104,7 +117,15 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         power=power,
         domains=domains,
         charges=tuple(charge_watts(power, context.domains[at]) for at in domains),
+        held_watts=tuple(held_watts(power, context.domains[at]) for at in domains),
+        measured=measured(view, context.pools.rules, context.maxima),
     )
+
+
+def measured(
+    view: NodeView, pools: Mapping[PoolKey, PlacementRules], maxima: ProductMaxima
+) -> tuple[PoolKey, float] | None:
+    return measured_above_declared(view.telemetry, view.pods, pools, maxima)
 
 
 def _mean(figures: list[float], without: float) -> float:
