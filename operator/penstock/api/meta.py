@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.annotated_handlers import GetCoreSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 T = TypeVar("T")
 _INITIALISMS = frozenset({"gpu", "id", "ip"})
@@ -50,10 +50,10 @@ class Rule:
         return {"rule": self.cel, "message": self.message, **where}
 
     def check(self, value: T) -> T:
-        """The value itself, where the rule holds. Raises ValueError with the message where it does not."""
+        """The value itself, where the rule holds; pydantic's error with the message and the field where it does not."""
         if self.holds(value):
             return value
-        raise ValueError(f"{self.field}: {self.message}" if self.field else self.message)
+        raise PydanticCustomError("rule", "{message}", {"message": self.message, "field": self.field})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))

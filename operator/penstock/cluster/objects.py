@@ -9,6 +9,7 @@ from typing import Any
 from penstock.api.inferencepool import InferencePoolSpec
 from penstock.api.powerdomain import PowerDomainSpec
 from penstock.core.model import Owner, PoolKey
+from penstock.core.pool import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class PoolObject:
     generation: int
     resource_version: str = field(compare=False)
     spec: InferencePoolSpec | None
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     status: Mapping[str, Any] = field(default_factory=dict, compare=False)
     terminating: bool = False
     raw_spec: Mapping[str, Any] = field(default_factory=dict)
@@ -36,7 +37,7 @@ class DomainObject:
     generation: int
     resource_version: str = field(compare=False)
     spec: PowerDomainSpec | None
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     status: Mapping[str, Any] = field(default_factory=dict, compare=False)
     terminating: bool = False
 

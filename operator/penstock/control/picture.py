@@ -103,8 +103,9 @@ class Picture:
         base = known or Pool(found.key, found.uid, found.generation, desired=0, rules=PlacementRules())
         base = replace(base, uid=found.uid, generation=found.generation)
         if found.spec is None:
-            return replace(base, problems=tuple(Problem("spec", "", text) for text in found.problems))
+            return replace(base, problems=found.problems)
         problems = intent.problems(found.spec)
+        template: Template | None = None
         try:
             template = self._template(found)
         except InvalidInput as error:
@@ -131,9 +132,7 @@ class Picture:
         if not dirty.domains:
             return
         domains = {name: self._domain(found) for name, found in sorted(self.state.domains.items())}
-        self.domain_problems = {
-            name: tuple(Problem("spec", "", text) for text in self.state.domains[name].problems) for name in domains
-        }
+        self.domain_problems = {name: self.state.domains[name].problems for name in domains}
         self.domains = {name: domain for name, domain in domains.items() if domain}
 
     def _domain(self, found: DomainObject) -> Domain | None:
@@ -151,4 +150,3 @@ class Picture:
         if node is None:
             return None
         return NodeView(node, self.state.telemetry.get(name), tuple(self.state.pods_by_node.get(name, {}).values()))
-

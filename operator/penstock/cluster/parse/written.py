@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from penstock.api.faults import faults
 from penstock.api.inferencepool import InferencePoolSpec
 from penstock.api.powerdomain import PowerDomainSpec
 from penstock.cluster.objects import DomainObject, PoolObject
 from penstock.core.model import PoolKey
+from penstock.core.pool import Problem
 
 Raw = Mapping[str, Any]
 Spec = TypeVar("Spec", bound=BaseModel)
-MOST_PROBLEMS = 10
 
 
 def pool_object(raw: Raw) -> PoolObject:
@@ -54,13 +55,8 @@ def domain_object(raw: Raw) -> DomainObject:
     )
 
 
-def _judge(model: type[Spec], spec: object) -> tuple[Spec | None, tuple[str, ...]]:
+def _judge(model: type[Spec], spec: object) -> tuple[Spec | None, tuple[Problem, ...]]:
     try:
         return model.model_validate(spec or {}), ()
     except ValidationError as error:
-        return None, tuple(_problem(one) for one in error.errors()[:MOST_PROBLEMS])
-
-
-def _problem(error: Mapping[str, Any]) -> str:
-    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    return f"{path}: {error.get('input')!r:.120}: {error['msg']}"
+        return None, tuple(Problem(*fault) for fault in faults(error))
