@@ -51,6 +51,7 @@ class ControlPlane:
         self.audit_log = self.directory / "audit.log"
         self.url = f"https://{LOOPBACK}:{ports.apiserver}"
         self.node_grace_seconds = node_grace_seconds
+        self.running = True
         self._nursery = nursery
         self._ports = ports
         self._audit = audit
@@ -100,6 +101,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Kill every process and remove the folder."""
+        self.running = False
         self._nursery.close()
 
     def check(self) -> None:
@@ -183,10 +185,23 @@ class ControlPlane:
     # Processes
 
     def spawn(
-        self, name: str, command: Sequence[str | Path], *, port: int = 0, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        port: int = 0,
+        env: Mapping[str, str] | None = None,
+        essential: bool = True,
     ) -> Child:
-        """Start a process that lives and ends with this control plane; its log is `<directory>/<name>.log`."""
-        return self._nursery.spawn(name, command, port=port, env=env)
+        """Start a process that lives and ends with this control plane; its log is `<directory>/<name>.log`.
+
+        The death of an `essential` one is reported as the control plane's own.
+        """
+        return self._nursery.spawn(name, command, port=port, env=env, essential=essential)
+
+    def restart_child(self, child: Child) -> None:
+        """Start a process of `spawn` again, stopped before where it still runs."""
+        self._nursery.restart(child)
 
     def release(self, child: Child) -> None:
         """Stop watching a process of `spawn` that has ended, or is about to, by the caller's will."""
@@ -206,7 +221,7 @@ class ControlPlane:
 
     def restart(self, name: str) -> None:
         """Stop a component, start it again on the same port and wait until it is ready."""
-        self._nursery.restart(name)
+        self._nursery.restart(self.component(name))
         self._await(name)
 
     def kill_node(self, name: str) -> None:

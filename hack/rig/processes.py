@@ -29,7 +29,10 @@ class PortTaken(Hopeless):
 
 
 class Child:
-    """One process of the kit, `port` being the one that it must listen on itself (0: none)."""
+    """One process of the kit.
+
+    `port` is the one that it must listen on itself (0: none). The death of an `essential` one is a failure of the rig.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,10 @@ class Child:
         *,
         port: int = 0,
         env: Mapping[str, str] | None = None,
+        essential: bool = True,
     ) -> None:
         self.name = name
+        self.essential = essential
         self.command = [str(word) for word in command]
         self.log_path = log_path
         self.port = port
@@ -158,18 +163,23 @@ class Nursery:
         )
 
     def spawn(
-        self, name: str, command: Sequence[str | Path], *, port: int = 0, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        port: int = 0,
+        env: Mapping[str, str] | None = None,
+        essential: bool = True,
     ) -> Child:
         """Start a child under a name that is unique among those that run; its log is `<name>.log` in the folder."""
-        child = Child(name, command, self.directory / f"{name}.log", port=port, env=env)
+        child = Child(name, command, self.directory / f"{name}.log", port=port, env=env, essential=essential)
         child.start()
         self.children[name] = child
         self._tell(child.pid)
         return child
 
-    def restart(self, name: str) -> None:
-        """Stop a child and start it again with the same command, port and log."""
-        child = self.children[name]
+    def restart(self, child: Child) -> None:
+        """Stop a child that still runs and start it again with the same command, port and log."""
         self._tell(-child.pid)
         child.stop()
         child.start()
@@ -186,8 +196,10 @@ class Nursery:
             self._warden.stdin.flush()
 
     def check(self) -> None:
+        """Raise `ChildDied` if an essential child has ended."""
         for child in list(self.children.values()):
-            child.check()
+            if child.essential:
+                child.check()
 
     def close(self) -> None:
         """Kill every child and remove the folder."""

@@ -1,0 +1,169 @@
+"""The real node agents on simulated machines: one process per GPU node, on the NVML library, fed by the plant."""
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from nvml.build import environment, library_directory
+from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
+from penstock.sim.plant import Plant
+from rig import kubeconfig, podstatus
+from rig.controlplane import ControlPlane
+from rig.follow import follow
+from rig.install import NAMESPACE
+from rig.processes import Child
+from rig.waiting import wait_for
+
+Object = dict[str, Any]
+
+AGENT_ACCOUNT = "penstock-agent"
+AGENT_PODS = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=agent"
+LOAD_ANNOTATION = "rig.penstock.dev/load"
+"""On a pod: how busy it keeps its GPUs, in [0, 1]."""
+
+DEFAULT_LOAD = 0.85
+STEP_SECONDS = 0.25
+POD_SECONDS = 60
+
+
+class RunningPlant:
+    """The plant in a thread: watches which pods run where, and moves the figures of every GPU on.
+
+    `plant` is open for faults (`plant.state(node)`).
+    """
+
+    def __init__(self, plane: ControlPlane, nodes: Mapping[str, tuple[str, int]]) -> None:
+        directory = plane.directory / "plant"
+        directory.mkdir(exist_ok=True)
+        self.plant = Plant(directory, nodes)
+        self._nodes = set(nodes)
+        self._credentials = kubeconfig.read(plane.kubeconfig)
+        self._pods: dict[str, Object] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="plant", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        connector = aiohttp.TCPConnector(ssl=self._credentials.ssl_context())
+        async with aiohttp.ClientSession(self._credentials.url, connector=connector) as session:
+            watching = asyncio.create_task(self._watch(session))
+            while not self._stopped.is_set():
+                self._move()
+                await asyncio.sleep(STEP_SECONDS)
+            watching.cancel()
+
+    async def _watch(self, session: aiohttp.ClientSession) -> None:
+        async for kind, obj in follow(session, "/api/v1/pods", "fieldSelector=spec.nodeName!="):
+            if kind == "LISTED":
+                self._pods = {item["metadata"]["uid"]: item for item in obj["items"]}
+            elif kind == "DELETED":
+                self._pods.pop(obj["metadata"]["uid"], None)
+            else:
+                self._pods[obj["metadata"]["uid"]] = obj
+
+    def _move(self) -> None:
+        loads: dict[str, list[tuple[str, int, float]]] = {name: [] for name in self._nodes}
+        for uid, pod in list(self._pods.items()):
+            gpus = podstatus.requested(pod).get(GPU_RESOURCE, 0) // 1000
+            if gpus and pod["status"].get("phase") == "Running" and pod["spec"]["nodeName"] in loads:
+                load = float(pod["metadata"].get("annotations", {}).get(LOAD_ANNOTATION, DEFAULT_LOAD))
+                loads[pod["spec"]["nodeName"]].append((uid, gpus, load))
+        for name, pods in loads.items():
+            self.plant.set_load(name, pods)
+        self.plant.step(STEP_SECONDS)
+
+
+def start_plant(plane: ControlPlane, nodes: Iterable[str] | None = None) -> RunningPlant:
+    """Start the plant for nodes of the cluster: all that have GPUs, unless named."""
+    wanted = None if nodes is None else set(nodes)
+    machines = {}
+    for node in plane.api.list("/api/v1/nodes"):
+        name = node["metadata"]["name"]
+        gpus = int(node["status"].get("allocatable", {}).get(GPU_RESOURCE, 0))
+        if gpus and (wanted is None or name in wanted):
+            machines[name] = (node["metadata"]["labels"][GPU_PRODUCT_LABEL], gpus)
+    return RunningPlant(plane, machines)
+
+
+class Agents:
+    """`penstock agent` of each node, under a token that is bound to the DaemonSet's pod on that node."""
+
+    def __init__(self, plane: ControlPlane, plant: Plant, nodes: Iterable[str], heartbeat_seconds: float) -> None:
+        self._plane = plane
+        self._plant = plant
+        self._heartbeat_seconds = heartbeat_seconds
+        self._children: dict[str, Child] = {}
+        # Built once here, not by every agent at once.
+        library_directory()
+        for node in nodes:
+            self.start(node)
+
+    def start(self, node: str) -> None:
+        """Start a node's agent. Raises `Waited` where the chart's DaemonSet puts no pod on the node."""
+        pod = wait_for(f"the agent's pod on {node}", lambda: self._pod(node), POD_SECONDS, report=False)
+        identity = self._plane.service_account(NAMESPACE, AGENT_ACCOUNT, pod=(NAMESPACE, pod))
+        env = {
+            **environment(self._plant.state_path(node)),
+            "KUBECONFIG": str(identity),
+            "PENSTOCK_NODE_NAME": node,
+            "PENSTOCK_HEARTBEAT_SECONDS": str(self._heartbeat_seconds),
+        }
+        command = [sys.executable, "-m", "penstock", "agent"]
+        self._children[node] = self._plane.spawn(f"agent-{node}", command, env=env, essential=False)
+
+    def stop(self, node: str) -> int:
+        """SIGTERM; returns the exit code."""
+        child = self._children.pop(node)
+        code = child.stop()
+        self._plane.release(child)
+        return code
+
+    def freeze(self, node: str) -> None:
+        self._children[node].signal(signal.SIGSTOP)
+
+    def thaw(self, node: str) -> None:
+        self._children[node].signal(signal.SIGCONT)
+
+    def child(self, node: str) -> Child:
+        return self._children[node]
+
+    def log_path(self, node: str) -> Path:
+        return self._children[node].log_path
+
+    def stop_all(self) -> None:
+        for child in self._children.values():
+            child.signal(signal.SIGTERM)
+        for node in list(self._children):
+            self.stop(node)
+
+    def _pod(self, node: str) -> str | None:
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        pods = self._plane.api.list(path, labelSelector=AGENT_PODS, fieldSelector=f"spec.nodeName={node}")
+        names = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running"]
+        return names[0] if names else None
+
+
+def start_agents(
+    plane: ControlPlane, plant: RunningPlant, nodes: Iterable[str], *, heartbeat_seconds: float = 10
+) -> Agents:
+    """Start the agents of nodes that the chart's DaemonSet covers; install the chart before."""
+    return Agents(plane, plant.plant, nodes, heartbeat_seconds)
