@@ -53,24 +53,28 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Access:
     import yaml  # noqa: PLC0415  a pod has no kubeconfig, and the parser costs a megabyte
 
     try:
-        config = yaml.safe_load(path.read_text())
+        return _access(yaml.safe_load(path.read_text()), context, path.parent)
     except (OSError, yaml.YAMLError) as error:
         raise InvalidInput("kubeconfig", str(path), f"cannot be read: {error}") from error
-    name = context or config.get("current-context")
-    chosen = _named(config, "contexts", name)["context"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput("kubeconfig", str(path), f"is not a kubeconfig: {error!r} is missing or wrong") from error
+
+
+def _access(config: Mapping[str, Any], context: str | None, directory: Path) -> Access:
+    chosen = _named(config, "contexts", context or config.get("current-context"))["context"]
     cluster = _named(config, "clusters", chosen["cluster"])["cluster"]
     user = _named(config, "users", chosen["user"])["user"]
     for unsupported in ("exec", "auth-provider", "username"):
         if unsupported in user:
             raise InvalidInput(
-                f"kubeconfig users[{chosen['user']}].{unsupported}", path, "use a token, tokenFile or certificate"
+                f"kubeconfig users[{chosen['user']}].{unsupported}", "set", "use a token, tokenFile or certificate"
             )
     server = str(cluster["server"]).rstrip("/")
     return Access(
         server=server,
-        tls=_tls(cluster, user, path.parent) if server.startswith("https") else None,
+        tls=_tls(cluster, user, directory) if server.startswith("https") else None,
         fixed_token=user.get("token", ""),
-        token_file=_beside(path.parent, user["tokenFile"]) if "tokenFile" in user else None,
+        token_file=directory / user["tokenFile"] if "tokenFile" in user else None,
     )
 
 
@@ -81,28 +85,34 @@ def _named(config: Mapping[str, Any], kind: str, name: object) -> Mapping[str, A
     raise InvalidInput(f"kubeconfig {kind}", name, "no entry of that name")
 
 
-def _beside(directory: Path, name: str) -> Path:
-    """Relative paths in a kubeconfig start from its own folder."""
-    return directory / name
-
-
 def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], directory: Path) -> ssl.SSLContext:
     if cluster.get("insecure-skip-tls-verify"):
-        raise InvalidInput("kubeconfig insecure-skip-tls-verify", True, "give certificate-authority instead")
+        raise InvalidInput("kubeconfig insecure-skip-tls-verify", "true", "give certificate-authority instead")
     authority = _material(cluster, "certificate-authority", directory)
-    tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
     certificate, key = (_material(user, field, directory) for field in ("client-certificate", "client-key"))
-    if certificate and key:
-        # The ssl module loads a client certificate from a file only.
-        with tempfile.NamedTemporaryFile() as pair:
-            pair.write(certificate + b"\n" + key)
-            pair.flush()
-            tls.load_cert_chain(pair.name)
+    try:
+        tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
+        if certificate and key:
+            _load_pair(tls, certificate + b"\n" + key)
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            "kubeconfig certificate-authority, client-certificate or client-key",
+            str(error),
+            "give PEM that belongs together",
+        ) from error
     return tls
 
 
+def _load_pair(tls: ssl.SSLContext, pem: bytes) -> None:
+    """The ssl module loads a client certificate from a file only."""
+    with tempfile.NamedTemporaryFile() as pair:
+        pair.write(pem)
+        pair.flush()
+        tls.load_cert_chain(pair.name)
+
+
 def _material(holder: Mapping[str, Any], field: str, directory: Path) -> bytes:
-    """PEM bytes of `<field>-data`, else of the file that `<field>` names; empty without either."""
+    """PEM bytes of `<field>-data`, else of the file that `<field>` names beside the kubeconfig; else empty."""
     if encoded := holder.get(f"{field}-data"):
         return base64.b64decode(encoded)
-    return _beside(directory, holder[field]).read_bytes() if field in holder else b""
+    return (directory / holder[field]).read_bytes() if field in holder else b""

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
-_SUPERVISION_SECONDS = 1.0
+_FAREWELL_SECONDS = 1.0
 _START_PATIENCE_SECONDS = 10.0
 
 
@@ -88,7 +88,7 @@ class NodeGpus(threading.Thread):
         for sampler in samplers:
             sampler.start()
         try:
-            while not self._leave.wait(_SUPERVISION_SECONDS):
+            while not self._leave.wait(self._sample_seconds):
                 if any(sampler.driver_gone for sampler in samplers) or driver.gpu_count() != count:
                     logger.warning("the driver was reloaded or its GPUs changed; opening them anew")
                     return
@@ -99,7 +99,7 @@ class NodeGpus(threading.Thread):
 def _end(samplers: list[Sampler], driver: Driver) -> None:
     for sampler in samplers:
         sampler.stop()
-    until = time.monotonic() + _SUPERVISION_SECONDS
+    until = time.monotonic() + _FAREWELL_SECONDS
     for sampler in samplers:
         sampler.join(max(0.0, until - time.monotonic()))
     hanging = [sampler.index for sampler in samplers if sampler.is_alive()]

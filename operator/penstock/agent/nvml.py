@@ -134,7 +134,8 @@ def _explain(error: NVMLError) -> str:
 class Gpu:
     """One GPU by its index. Every method raises NVMLError for a fault of the GPU or the driver."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         self._complaints: list[str] = []
         self._sm_activity = _SmActivity(self._handle)
@@ -223,7 +224,7 @@ class Gpu:
         return (None if memory is None else int(memory.used)), False
 
     def _read_activity(self) -> tuple[float | None, ActivitySource | None]:
-        now = time.monotonic()
+        now = self._clock()
         if self._activity[1] == "GPM" and now - self._activity_at < _ACTIVITY_SECONDS:
             return self._activity
         percent = self._ask("GPM", self._sm_activity.read)

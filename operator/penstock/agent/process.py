@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential, wait_random
 
 from penstock.agent.access import find_access
 from penstock.agent.client import GPUNodeClient
@@ -51,13 +51,21 @@ def boot_id() -> str:
 
 
 class Publisher:
-    """Looks at the latest report twice per sample and publishes it when there is a reason to."""
+    """Looks at the latest report twice per sample and publishes it when there is a reason to.
 
-    def __init__(self, client: GPUNodeClient, reporter: Reporter, settings: AgentSettings) -> None:
+    A publish that fails is tried again after `first_pause_seconds`, then twice as long up to a heartbeat, or after what
+    the server asks for.
+    """
+
+    def __init__(
+        self, client: GPUNodeClient, reporter: Reporter, settings: AgentSettings, first_pause_seconds: float = 1.0
+    ) -> None:
         self._client = client
         self._reporter = reporter
         self._settings = settings
-        self._backoff = wait_exponential_jitter(initial=0.5, max=settings.heartbeat_seconds)
+        self._backoff = wait_exponential(first_pause_seconds, max=settings.heartbeat_seconds) + wait_random(
+            0, first_pause_seconds
+        )
 
     async def run(self, leave: asyncio.Event) -> None:
         last: GPUNodeStatus | None = None
@@ -65,8 +73,8 @@ class Publisher:
         while not leave.is_set():
             status = self._reporter.compose(datetime.now(UTC), time.monotonic())
             if status and publish_reason(last, status, time.monotonic() - sent_at, due_seconds):
-                sent_at = time.monotonic()
                 last = await self._publish(leave) or last
+                sent_at = time.monotonic()
                 due_seconds = heartbeat_due_seconds(self._settings.heartbeat_seconds, random.random())  # noqa: S311
             await _pause(leave, self._settings.sample_seconds / _LOOKS_PER_SAMPLE)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Protocol
 
-from penstock.agent.node import NodeGpus, NodeObservation
+from penstock.agent.node import NodeObservation
 from penstock.agent.report import Condition, GPUNodeStatus, Verdict, gpu_status, node_watts, timestamp, verdict
+
+
+class ObservedGpus(Protocol):
+    def observe(self, now: float) -> NodeObservation | None: ...
 
 
 class Reporter:
     """`started` is an aware time; the sequence starts at its Unix seconds, so that a restart never falls back."""
 
-    def __init__(self, gpus: NodeGpus, heartbeat_seconds: float, boot_id: str, started: datetime) -> None:
+    def __init__(self, gpus: ObservedGpus, heartbeat_seconds: float, boot_id: str, started: datetime) -> None:
         self._gpus = gpus
         self._heartbeat_seconds = heartbeat_seconds
         self._boot_id = boot_id

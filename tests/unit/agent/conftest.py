@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pynvml
 import pytest
-from nvml.build import LIBRARY, library_directory
 
+from nvml.build import LIBRARY, library_directory
 from penstock.sim.nvml_state import STATE_PATH_VARIABLE, DeviceState, NvmlState
 
 GIB = 2**30

@@ -70,7 +70,7 @@ def test_a_power_limit_clamps_the_draw_and_the_energy_from_then_on(state: NvmlSt
     assert pynvml.nvmlDeviceGetCurrentClocksEventReasons(gpu) & 0x4
 
 
-@pytest.mark.parametrize("milliwatts", [199_999, 700_001])
+@pytest.mark.parametrize("milliwatts", (199_999, 700_001))
 def test_a_limit_outside_the_constraints_is_refused(gpu: Any, milliwatts: int) -> None:
     assert pynvml.nvmlDeviceGetPowerManagementLimitConstraints(gpu) == [200_000, 700_000]
     with pytest.raises(pynvml.NVMLError_InvalidArgument):
@@ -141,11 +141,11 @@ def test_an_event_wait_blocks_until_an_event_or_its_timeout(state: NvmlState, gp
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [
+    (
         (pynvml.NVML_ERROR_NOT_SUPPORTED, "NVMLError_NotSupported"),
         (pynvml.NVML_ERROR_NO_PERMISSION, "NVMLError_NoPermission"),
         (pynvml.NVML_ERROR_UNKNOWN, "NVMLError_Unknown"),
-    ],
+    ),
 )
 def test_an_injected_code_hits_one_call_of_one_gpu(state: NvmlState, gpu: Any, code: int, kind: str) -> None:
     faults.fail(state, 0, Target.POWER, code)

@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 def gpu(index: int = 0, **differs: Any) -> GpuStatus:
-    figures = {
+    figures: dict[str, Any] = {
         "uuid": f"GPU-{index}",
         "index": index,
         "health": Health.HEALTHY,
@@ -60,7 +60,7 @@ def four(**differs: Any) -> GPUNodeStatus:
 
 @pytest.mark.parametrize(
     ("now", "published"),
-    [
+    (
         pytest.param(FOUR, False, id="nothing changed"),
         pytest.param(four(power_watts=480.0), False, id="a node change of exactly 5 % waits"),
         pytest.param(four(power_watts=481.0), True, id="a node change over 5 % goes out, up"),
@@ -82,7 +82,7 @@ def four(**differs: Any) -> GPUNodeStatus:
         pytest.param(
             status(*FOUR.gpus, reason="GPUsUnhealthy"), True, id="another reason of the Ready condition goes out"
         ),
-    ],
+    ),
 )
 def test_a_change_is_published_at_once(now: GPUNodeStatus, published: bool) -> None:
     assert bool(publish_reason(FOUR, now, since_seconds=2, due_seconds=9)) is published
@@ -97,11 +97,11 @@ def test_a_gpu_that_somebody_takes_or_leaves_is_published_however_small_the_chan
 
 @pytest.mark.parametrize(
     ("last", "since_seconds", "published"),
-    [
+    (
         pytest.param(None, 0.0, True, id="the first report goes out"),
         pytest.param(FOUR, 8.9, False, id="before the heartbeat is due nothing goes out"),
         pytest.param(FOUR, 9.0, True, id="the heartbeat goes out when it is due"),
-    ],
+    ),
 )
 def test_heartbeat(last: GPUNodeStatus | None, since_seconds: float, published: bool) -> None:
     assert bool(publish_reason(last, FOUR, since_seconds, due_seconds=9)) is published

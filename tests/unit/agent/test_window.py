@@ -18,7 +18,7 @@ def window(*samples: tuple[float, float, bool]) -> PowerWindow:
 
 @pytest.mark.parametrize(
     ("samples", "p95_watts"),
-    [
+    (
         pytest.param([], None, id="nothing is planned before the first sample"),
         pytest.param([(0, 70, False)], 70, id="one sample is its own percentile"),
         pytest.param([(at, at + 1, False) for at in range(100)], 95, id="five of a hundred samples lie above it"),
@@ -52,7 +52,7 @@ def window(*samples: tuple[float, float, bool]) -> PowerWindow:
             500,
             id="a new load counts at once after an idle spell",
         ),
-    ],
+    ),
 )
 def test_p95(samples: list[tuple[float, float, bool]], p95_watts: float | None) -> None:
     assert window(*samples).p95_watts() == p95_watts
@@ -60,13 +60,13 @@ def test_p95(samples: list[tuple[float, float, bool]], p95_watts: float | None) 
 
 @pytest.mark.parametrize(
     ("memory", "activity", "verdict"),
-    [
+    (
         pytest.param(4 * MIB, 0.0, False, id="no memory and no activity: free"),
         pytest.param(500 * MIB, 0.0, True, id="a context holds it"),
         pytest.param(0, 3.0, True, id="activity holds it"),
         pytest.param(None, 0.0, True, id="unknown memory counts as held"),
         pytest.param(0, None, True, id="unknown activity counts as held"),
-    ],
+    ),
 )
 def test_held(memory: int | None, activity: float | None, verdict: bool) -> None:
     assert held(memory, activity) is verdict
@@ -74,7 +74,7 @@ def test_held(memory: int | None, activity: float | None, verdict: bool) -> None
 
 @pytest.mark.parametrize(
     ("watts", "limit", "idle"),
-    [(76, 700, True), (174, 700, True), (176, 700, False), (45, 350, True), (111, 350, False), (76, None, False)],
+    ((76, 700, True), (174, 700, True), (176, 700, False), (45, 350, True), (111, 350, False), (76, None, False)),
 )
 def test_a_draw_is_idle_below_a_quarter_of_the_highest_limit(watts: float, limit: float | None, idle: bool) -> None:
     assert draws_idle(watts, limit) is idle

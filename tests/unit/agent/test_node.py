@@ -1,0 +1,151 @@
+"""The threads that read NVML: one GPU's trouble stays its own, and the driver may come and go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from penstock.agent.node import NodeGpus, NodeObservation
+from penstock.agent.sampler import Health, Observation
+from penstock.sim import faults
+from penstock.sim.nvml_state import NvmlState, Target
+
+SAMPLE_SECONDS = 0.02
+OVERDUE_SECONDS = 3.5
+CEILING_SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.agent.node._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("penstock.agent.node._LONGEST_PAUSE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def gpus(running_state: NvmlState) -> Iterator[NodeGpus]:
+    node = NodeGpus(SAMPLE_SECONDS)
+    node.start()
+    yield node
+    for index in range(2):
+        faults.clear(running_state, index, Target.POWER)
+    node.stop()
+    node.join(CEILING_SECONDS)
+
+
+def until(node: NodeGpus, true: Callable[[NodeObservation], bool], ahead_seconds: float = 0.0) -> NodeObservation:
+    """Wait for an observation, seen `ahead_seconds` later than now."""
+    deadline = time.monotonic() + CEILING_SECONDS
+    while time.monotonic() < deadline:
+        seen = node.observe(time.monotonic() + ahead_seconds)
+        if seen is not None and true(seen):
+            return seen
+        time.sleep(0.005)
+    pytest.fail(f"not seen within {CEILING_SECONDS:g} s; last: {node.observe(time.monotonic())}")
+
+
+def both_read(seen: NodeObservation) -> bool:
+    return len(seen.gpus) == 2 and all(gpu.reading is not None for gpu in seen.gpus)
+
+
+def draw(gpu: Observation) -> float | None:
+    return gpu.reading.power_watts if gpu.reading else None
+
+
+def test_nothing_is_reported_before_every_gpu_was_read(running_state: NvmlState) -> None:
+    assert NodeGpus(SAMPLE_SECONDS).observe(time.monotonic()) is None
+
+
+def test_every_gpu_is_read(gpus: NodeGpus) -> None:
+    seen = until(gpus, both_read)
+    assert [draw(gpu) for gpu in seen.gpus] == [500, 500]
+    assert [gpu.planned_watts for gpu in seen.gpus] == [500, 500]
+    assert (seen.driver_version, seen.fault) == ("580.82.07", "")
+
+
+def test_a_gpu_that_hangs_turns_unresponsive_while_the_other_goes_on(gpus: NodeGpus, running_state: NvmlState) -> None:
+    until(gpus, both_read)
+    faults.hang(running_state, 0, Target.POWER)
+    with running_state.change(1) as device:
+        device.demand_mw = 600_000
+    until(gpus, lambda seen: draw(seen.gpus[1]) == 600)
+    hanging = until(gpus, lambda seen: seen.gpus[0].reading is None, ahead_seconds=OVERDUE_SECONDS).gpus[0]
+    assert (hanging.health, hanging.planned_watts) == (Health.UNRESPONSIVE, None)
+    assert hanging.identity is not None
+    assert "has not answered" in hanging.message
+    faults.clear(running_state, 0, Target.POWER)
+    until(gpus, lambda seen: seen.gpus[0].health is Health.HEALTHY and draw(seen.gpus[0]) == 500)
+
+
+def test_a_gpu_that_hangs_from_the_start_does_not_hold_back_the_report(running_state: NvmlState) -> None:
+    faults.hang(running_state, 0, Target.HANDLE)
+    node = NodeGpus(SAMPLE_SECONDS)
+    node.start()
+    seen = until(node, lambda seen: len(seen.gpus) == 2, ahead_seconds=OVERDUE_SECONDS)
+    assert (seen.gpus[0].health, seen.gpus[0].identity) == (Health.UNRESPONSIVE, None)
+    faults.clear(running_state, 0, Target.HANDLE)
+    until(node, both_read)
+    node.stop()
+    node.join(CEILING_SECONDS)
+
+
+def test_a_lost_gpu_is_reported_with_its_name_and_comes_back(gpus: NodeGpus, running_state: NvmlState) -> None:
+    until(gpus, both_read)
+    faults.lose(running_state, 0)
+    lost = until(gpus, lambda seen: seen.gpus[0].health is Health.LOST).gpus[0]
+    assert lost.reading is None
+    assert lost.identity is not None
+    assert (lost.identity.uuid, lost.message) == ("GPU-0", "NVML: GPU is lost")
+    faults.find(running_state, 0)
+    until(gpus, lambda seen: seen.gpus[0].health is Health.HEALTHY)
+
+
+@pytest.mark.parametrize(
+    ("code", "health"), ((16, Health.NEEDS_RESET), (999, Health.UNRESPONSIVE)), ids=["reset required", "unknown error"]
+)
+def test_a_gpu_whose_handle_fails(gpus: NodeGpus, running_state: NvmlState, code: int, health: Health) -> None:
+    until(gpus, both_read)
+    faults.fail(running_state, 0, Target.HANDLE, code)
+    faults.fail(running_state, 0, Target.MEMORY, 16)
+    assert draw(until(gpus, lambda seen: seen.gpus[0].health is health).gpus[1]) == 500
+
+
+def test_a_recovery_action_keeps_the_figures_and_marks_the_gpu(gpus: NodeGpus, running_state: NvmlState) -> None:
+    with running_state.change(0) as device:
+        device.recovery_action = 1
+    marked = until(gpus, lambda seen: both_read(seen) and seen.gpus[0].health is Health.NEEDS_RESET).gpus[0]
+    assert (draw(marked), marked.message) == (500, "the driver asks to reset the GPU")
+
+
+def test_a_gpu_that_is_let_go_is_planned_at_its_idle_draw_within_seconds(
+    gpus: NodeGpus, running_state: NvmlState
+) -> None:
+    until(gpus, both_read)
+    faults.fail(running_state, 0, Target.GPM, 3)
+    until(gpus, lambda seen: seen.gpus[0].planned_watts == 500)
+    with running_state.change(0) as device:
+        device.demand_mw, device.activity_permille, device.utilization_percent = 76_000, 0, 0
+        device.memory_used_bytes = 0
+    until(gpus, lambda seen: seen.gpus[0].planned_watts == 76)
+
+
+def test_after_a_driver_reload_every_gpu_is_opened_anew(gpus: NodeGpus, running_state: NvmlState) -> None:
+    until(gpus, both_read)
+    faults.reload_driver(running_state)
+    with running_state.change(0) as device:
+        device.demand_mw = 300_000
+    until(gpus, lambda seen: not seen.fault and both_read(seen) and draw(seen.gpus[0]) == 300)
+
+
+def test_a_driver_that_goes_away_leaves_the_gpus_named_and_without_figures(
+    gpus: NodeGpus, running_state: NvmlState
+) -> None:
+    until(gpus, both_read)
+    faults.unload_driver(running_state)
+    gone = until(gpus, lambda seen: "driver is not loaded" in seen.fault)
+    assert [(gpu.health, draw(gpu), gpu.identity is not None) for gpu in gone.gpus] == [
+        (Health.UNRESPONSIVE, None, True)
+    ] * 2
+    faults.unload_driver(running_state, 0)
+    until(gpus, lambda seen: not seen.fault and both_read(seen))

@@ -1,0 +1,168 @@
+"""Publishing against a server that misbehaves: what is tried again, after how long, and with which sequence.
+
+The server here only answers what the test tells it to; what a real API server does is tested in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from penstock.agent.access import Access
+from penstock.agent.client import GPUNodeClient
+from penstock.agent.node import NodeObservation
+from penstock.agent.nvml import Identity, Reading
+from penstock.agent.process import Publisher
+from penstock.agent.reporter import Reporter
+from penstock.agent.sampler import Observation
+from penstock.settings import AgentSettings
+
+STATUS_PATH = "/apis/penstock.dev/v1alpha1/gpunodes/gpu-0/status"
+FIRST_PAUSE_SECONDS = 0.01
+CEILING_SECONDS = 30.0
+
+
+@dataclass
+class Scripted:
+    """Answers in order, then 200 for ever; keeps what it was sent."""
+
+    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    requests: list[tuple[str, str, Any, float]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append((request.method, request.path, await request.json(), time.monotonic()))
+        self.headers.append(dict(request.headers))
+        self.heard.set()
+        status, headers = self.answers.pop(0) if self.answers else (200, {})
+        return web.json_response({"reason": "Scripted", "message": f"answer {status}"}, status=status, headers=headers)
+
+    @property
+    def statuses(self) -> list[dict[str, Any]]:
+        return [body["status"] for method, _, body, _ in self.requests if method == "PATCH"]
+
+    @property
+    def sequences(self) -> list[int]:
+        return [status["sequence"] for status in self.statuses]
+
+
+class Gpus:
+    """One GPU whose draw the test sets."""
+
+    watts = 400.0
+
+    def observe(self, now: float) -> NodeObservation:
+        identity = Identity("GPU-0", 0, "NVIDIA-H200", 2**37, 700.0)
+        reading = Reading(power_watts=self.watts, enforced_limit_watts=700.0, memory_used_bytes=2**36)
+        return NodeObservation((Observation(0, now, identity, reading, planned_watts=self.watts),))
+
+
+@dataclass
+class Agent:
+    server: Scripted
+    gpus: Gpus
+    leave: asyncio.Event
+
+    async def until(self, count: int) -> None:
+        """Wait until the server was asked `count` times."""
+        async with asyncio.timeout(CEILING_SECONDS):
+            while len(self.server.requests) < count:
+                self.server.heard.clear()
+                await self.server.heard.wait()
+
+
+@pytest.fixture
+async def agent(request: pytest.FixtureRequest) -> AsyncIterator[Agent]:
+    """A publisher with a heartbeat of one hour against the answers of the test's `answers` mark."""
+    mark = request.node.get_closest_marker("parametrize")
+    answers = request.node.callspec.params["answers"] if mark else []
+    scripted = Scripted(list(answers))
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", scripted.handle)
+    settings = AgentSettings(node_name="gpu-0", heartbeat_seconds=3600, sample_seconds=0.2)
+    gpus, leave = Gpus(), asyncio.Event()
+    reporter = Reporter(gpus, settings.heartbeat_seconds, "boot", datetime.now(UTC))
+    async with TestServer(application) as server:
+        access = Access(str(server.make_url("")).rstrip("/"), fixed_token="secret")
+        async with GPUNodeClient(access, settings.node_name) as client:
+            publishing = asyncio.create_task(Publisher(client, reporter, settings, FIRST_PAUSE_SECONDS).run(leave))
+            yield Agent(scripted, gpus, leave)
+            leave.set()
+            await asyncio.wait_for(publishing, CEILING_SECONDS)
+
+
+async def test_one_patch_per_publish_and_none_without_a_reason(agent: Agent) -> None:
+    await agent.until(1)
+    await asyncio.sleep(0.3)
+    ((method, path, body, _),) = agent.server.requests
+    assert (method, path) == ("PATCH", STATUS_PATH)
+    assert body["status"]["watts"] == 400
+    assert agent.server.headers[0]["Content-Type"] == "application/merge-patch+json"
+    assert agent.server.headers[0]["Authorization"] == "Bearer secret"
+
+
+async def test_a_change_goes_out_but_not_within_a_second_of_the_last(agent: Agent) -> None:
+    await agent.until(1)
+    agent.gpus.watts = 700.0
+    await agent.until(2)
+    first, second = (at for *_, at in agent.server.requests)
+    assert second - first >= 0.95
+    assert [status["watts"] for status in agent.server.statuses] == [400, 700]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    (
+        pytest.param([(500, {})], id="server error"),
+        pytest.param([(403, {}), (401, {})], id="rights that come later"),
+        pytest.param([(409, {})], id="conflict"),
+        pytest.param([(422, {})], id="an admission policy that says no"),
+    ),
+)
+async def test_a_failed_publish_is_tried_again_with_a_higher_sequence(agent: Agent, answers: list[Any]) -> None:
+    await agent.until(1)
+    agent.gpus.watts = 555.0
+    await agent.until(1 + len(answers))
+    sequences = agent.server.sequences
+    assert sequences == sorted(set(sequences))
+    assert agent.server.statuses[-1]["watts"] == 555
+
+
+@pytest.mark.parametrize("answers", ([(429, {"Retry-After": "1"})],), ids=["429"])
+async def test_retry_after_is_honoured(agent: Agent, answers: list[Any]) -> None:
+    await agent.until(2)
+    first, second = (at for *_, at in agent.server.requests)
+    assert second - first >= 1.0
+
+
+@pytest.mark.parametrize(
+    "answers",
+    (
+        pytest.param([(404, {}), (201, {})], id="it is not there"),
+        pytest.param([(404, {}), (409, {})], id="somebody makes it in the same moment"),
+    ),
+)
+async def test_an_object_that_is_not_there_is_made_without_a_spec(agent: Agent, answers: list[Any]) -> None:
+    await agent.until(3)
+    patch, create, again = agent.server.requests[:3]
+    assert create[:3] == (
+        "POST",
+        "/apis/penstock.dev/v1alpha1/gpunodes",
+        {"apiVersion": "penstock.dev/v1alpha1", "kind": "GPUNode", "metadata": {"name": "gpu-0"}},
+    )
+    assert (patch[:2], again[:2]) == (("PATCH", STATUS_PATH), ("PATCH", STATUS_PATH))
+
+
+@pytest.mark.parametrize("answers", ([(429, {"Retry-After": "3000"})],), ids=["429"])
+async def test_the_agent_leaves_at_once_even_in_the_middle_of_a_retry(agent: Agent, answers: list[Any]) -> None:
+    await agent.until(1)
+    agent.leave.set()
