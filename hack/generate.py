@@ -16,6 +16,7 @@ from penstock.api.inferencepool import InferencePool  # noqa: E402
 from penstock.api.meta import Resource  # noqa: E402
 from penstock.api.names import GROUP  # noqa: E402
 from penstock.api.powerdomain import PowerDomain  # noqa: E402
+from reference import reference  # noqa: E402
 
 KINDS: tuple[type[Resource], ...] = (InferencePool, GPUNode, PowerDomain)
 HEADER = "# Generated from operator/penstock/api by hack/generate.py; edit the models, not this file.\n"
@@ -28,7 +29,7 @@ def crd_text(kind: type[Resource]) -> str:
 
 def generated() -> dict[Path, str]:
     """Every generated file of the repository, with the text that it must have."""
-    files: dict[Path, str] = {}
+    files = {ROOT / "docs" / "api.md": reference(KINDS)}
     for kind in KINDS:
         name, text = f"{GROUP}_{kind.definition.plural}.yaml", crd_text(kind)
         files[ROOT / "crds" / name] = text
