@@ -40,9 +40,14 @@ class _Spec(msgspec.Struct, gc=False):
     paused: bool = False
 
 
+class _Status(msgspec.Struct, gc=False):
+    replicas: int = 0
+
+
 class _Object(msgspec.Struct, gc=False):
     metadata: _Metadata
     spec: _Spec
+    status: _Status = msgspec.field(default_factory=_Status)
 
 
 _decode = msgspec.json.Decoder(_Object).decode
@@ -69,6 +74,7 @@ def _holder(kind: str, group: str, plural: str, obj: _Object) -> Holder:
         owner_uid=owner.uid if owner else "",
         owner_kind=owner.kind if owner else "",
         replicas=spec.replicas,
+        made=obj.status.replicas,
         paused=spec.paused,
         annotations=frozenset(metadata.annotations),
         fingerprint=fingerprint(spec.template),

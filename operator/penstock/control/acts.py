@@ -1,4 +1,4 @@
-"""Carrying decisions out: each act is one request, repeated only where that is harmless, and undone in memory if refused."""
+"""Carrying decisions out: each act is one request, repeated only where that is harmless; a refused one is unbooked."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Spawn = Callable[[Coroutine[object, object, None]], object]
 """Starts a supervised task: if it raises, the process ends."""
 
 
-class _Gates(msgspec.Struct, gc=False):
-    schedulingGates: list[dict[str, str]] = []
+class _Gates(msgspec.Struct, gc=False, rename="camel"):
+    scheduling_gates: list[dict[str, str]] = []
 
 
 class _PodGates(msgspec.Struct, gc=False):
@@ -87,7 +87,7 @@ class Acts:
             # Unknown is charged: the booking stays until the watch shows the pod or its end.
             log.warning("cannot tell whether %s/%s went through the gate; its room stays booked", *_name(lift.pod))
         else:
-            if any(gate.get("name") == GATE for gate in pod.spec.schedulingGates):
+            if any(gate.get("name") == GATE for gate in pod.spec.scheduling_gates):
                 self._give_back(lift, "conflict")
 
     def _give_back(self, lift: Lift, outcome: str) -> None:
@@ -140,7 +140,7 @@ class Acts:
         except (ApiError, *Unanswered) as error:
             log.warning("reading Service %s failed: %s", key, error)
             return False
-        if found and all(owner.get("uid") != pool_uid for owner in found.ownerReferences):
+        if found and all(owner.get("uid") != pool_uid for owner in found.owner_references):
             self.foreign_services.add(key)
             return True
         self.foreign_services.discard(key)
@@ -160,9 +160,9 @@ class Acts:
         return None
 
 
-class _Meta(msgspec.Struct, gc=False):
+class _Meta(msgspec.Struct, gc=False, rename="camel"):
     generation: int = 0
-    ownerReferences: list[dict[str, object]] = []
+    owner_references: list[dict[str, object]] = []
 
 
 class _Applied(msgspec.Struct, gc=False):

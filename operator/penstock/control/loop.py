@@ -32,6 +32,7 @@ from penstock.settings import Settings
 TICK_SECONDS = 1.0
 """Time alone changes verdicts (telemetry turns stale, a wait turns long), so the loop turns at least this often."""
 
+
 @dataclass
 class ControlLoop:
     """Turns what the cluster shows into acts and reports, while this process leads.

@@ -21,9 +21,10 @@ from penstock.core.model import PoolKey
 from penstock.core.offramp import Errand, Law, OffRamp, Scene, Step, plan
 from penstock.errors import ApiError, Conflict, Forbidden, NotFound, PenstockError
 
-ROUNDS = 5
+ROUNDS = 20
 PAUSE_SECONDS = 1.0
 AT_ONCE = 16
+AFTERWARDS = "Pods made from a template without the gate carry no law: kube-scheduler alone decides where they run."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ async def check(target: Target) -> Answer:
 
 
 async def release_all(target: Target, namespace: str, *, force: bool) -> Answer:
-    """Hand everything back. Exit code 1 when something of ours is left.
+    """Hand everything back, in rounds, until nothing is left or nothing moves. Exit code 1 when something of ours is.
 
     Raises PenstockError while an operator leads, unless forced: it would put every gate back.
     """
@@ -65,7 +66,10 @@ async def release_all(target: Target, namespace: str, *, force: bool) -> Answer:
                 break
             if round_number:
                 await asyncio.sleep(PAUSE_SECONDS)
-            lines += await _carry_out(client, found)
+            done = await _carry_out(client, found)
+            lines += done
+            if any(not line.done for line in done):
+                break
         left = plan(await observe(client))
     lines += [*_to_do(left), *_of_others(left)]
     return Answer(tuple(lines), 1 if left.errands or left.unlawful else 0)
@@ -158,7 +162,11 @@ async def _write(client: KubeClient, step: Step) -> None:
 
 
 def _to_do(left: OffRamp) -> list[Line]:
-    return [Line(errand.title, f"left: {step.says}", done=False) for errand in left.errands for step in errand.steps]
+    return [
+        Line(errand.title, says, done=False)
+        for errand in left.errands
+        for says in (errand.waits_for or ", ".join(step.says for step in errand.steps),)
+    ]
 
 
 def _of_others(left: OffRamp) -> list[Line]:
@@ -190,3 +198,4 @@ def _table(answer: Answer) -> None:
     for line in answer.lines:
         table.add_row("done" if line.done else "left", line.object, line.says)
     console.print(table)
+    console.print(f"\n{AFTERWARDS}")

@@ -1,4 +1,4 @@
-"""Telling people: statuses of pools and domains, Events and gauges, from the same picture that decisions were made on."""
+"""Telling people: statuses, Events and gauges, from the same picture that decisions were made on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from penstock.api.inferencepool import InferencePoolStatus
 from penstock.api.meta import Condition
 from penstock.api.powerdomain import PowerDomainStatus
-from penstock.cluster.events import Events, Subject
+from penstock.cluster.events import Events, Severity, Subject
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
@@ -140,7 +140,9 @@ class Reporter:
             effective_codes=residency.codes(pool.rules.residency),
             stale_nodes=[name for name in sorted(nodes) if _stale(picture.fleet, name, scene.now_at)],
             over_budget=[
-                domain_status.over_budget(statements[name]) for name in sorted(domains) if statements[name].over_watts > 0
+                domain_status.over_budget(statements[name])
+                for name in sorted(domains)
+                if statements[name].over_watts > 0
             ],
             in_domains=all(book.domain_names(picture.fleet, node) for node in nodes),
             verdicts=scene.verdicts.get(key, ()),
@@ -198,15 +200,13 @@ class Reporter:
 
     # ------------------------------------------------------------------------------------------------------ shared
 
-    def _post_turned(
-        self, subject: Subject, before: Iterable[Condition], after: Iterable[Condition]
-    ) -> None:
+    def _post_turned(self, subject: Subject, before: Iterable[Condition], after: Iterable[Condition]) -> None:
         """An Event for each condition that turned, or that is False for another reason now."""
         known = {one.type: (one.status, one.reason) for one in before}
         for one in after:
             if known.get(one.type, ("True", one.reason)) != (one.status, one.reason):
-                kind = "Normal" if one.status == "True" else "Warning"
-                self.events.post(subject, kind, one.reason, one.message)
+                severity: Severity = "Normal" if one.status == "True" else "Warning"
+                self.events.post(subject, severity, one.reason, one.message)
 
     def _forget_ended(self, picture: Picture) -> None:
         for key in self._pools.keys() - picture.pools.keys():

@@ -6,7 +6,7 @@ Kept in the PowerDomain's own status, so that a restart of ours takes nobody's w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from penstock.api.powerdomain import PowerDomainStatus
 from penstock.cluster.objects import DomainObject

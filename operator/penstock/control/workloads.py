@@ -61,7 +61,7 @@ class Workloads:
         """Drop what is known of pools that are gone."""
         for key in ended:
             for memory in (self._applied, self._services, self._refused, self.acts.refusals):
-                memory.pop(key, None)  # type: ignore[attr-defined]  # four dicts by the same key
+                memory.pop(key, None)
             self.acts.foreign_services.discard(key)
 
     def _due(self, key: PoolKey, digest: str, now_time: float) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,11 +21,14 @@ from penstock.core.power import NodePower, booked, hold_of, reservation_watts_pe
 from penstock.core.row import Row
 
 
+HolderKind = Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who holds watts of a domain. `kind` is `Pool`, `Foreign`, `Idle`, `Overhead` or `Static`."""
 
-    kind: Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
+    kind: HolderKind
     name: str
     watts: float
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.api.powerdomain import Holder, PowerDomainStatus, ReturnRight
-from penstock.core.book import Statement
+from penstock.core.book import HolderKind, Statement
 from penstock.core.model import RightOfReturn
 from penstock.core.pool import Problem
 from penstock.core.status import Judgement, Outcome, conditions, steady, utc
@@ -46,7 +46,9 @@ def domain_status(facts: DomainFacts, previous: PowerDomainStatus) -> PowerDomai
         stale_nodes=len(statement.stale_nodes),
         holders=_holders(statement, previous),
         rights_of_return=tuple(
-            ReturnRight(namespace=one.pool.namespace, pool=one.pool.name, watts=round(one.watts), until=utc(one.until_time))
+            ReturnRight(
+                namespace=one.pool.namespace, pool=one.pool.name, watts=round(one.watts), until=utc(one.until_time)
+            )
             for one in facts.rights[:MAX_RIGHTS]
         ),
         conditions=judged,
@@ -63,7 +65,7 @@ def over_budget(statement: Statement) -> str:
 
 
 def _holders(statement: Statement, previous: PowerDomainStatus) -> tuple[Holder, ...]:
-    before = {(one.kind, one.name): one.watts for one in previous.holders}
+    before: dict[tuple[HolderKind, str], float] = {(one.kind, one.name): one.watts for one in previous.holders}
     ordered = sorted(statement.holders, key=lambda one: (-one.watts, one.kind, one.name))
     return tuple(
         Holder(kind=one.kind, name=one.name, watts=steady(before.get((one.kind, one.name)), one.watts))

@@ -39,10 +39,13 @@ def alternatives(residency: Residency) -> tuple[Alternative, ...]:
 
 
 def codes(residency: Residency) -> tuple[str, ...]:
-    """The codes that a replica may be in, denied ones left out; empty where only denials bound it."""
+    """The codes in force, for people: where a replica may be, and with a leading `!` where it may not."""
+    if not residency.restricted:
+        return ()
     subdivisions = {code for way in (_subdivisions(residency),) if way for code in way[1].values}
     countries = (residency.allowed_countries or frozenset()) - residency.denied_countries
-    return tuple(sorted(countries | subdivisions)) if residency.restricted else ()
+    denied = residency.denied_countries | residency.denied_subdivisions
+    return (*sorted(countries | subdivisions), *(f"!{code}" for code in sorted(denied)))
 
 
 def country_of(subdivision: str) -> str:
