@@ -16,8 +16,8 @@ PREAMBLE = f"""<!-- Generated from operator/penstock/api by hack/generate.py; ed
 # API reference: {API_VERSION}
 
 Every field of every kind, with its bounds. `kubectl explain aipool.spec` says the same on a cluster. An unknown field
-is refused (`kubectl` validates strictly by default). A pod template is an ordinary PodTemplateSpec and passes untouched;
-its fields are not repeated here. Bounds beyond a million are in the CRDs.
+is refused (`kubectl` validates strictly by default). A pod template is an ordinary PodTemplateSpec, passes
+untouched, and is not repeated here. Bounds beyond a million are in the CRDs.
 """
 
 MENTIONED = 1_000_000
