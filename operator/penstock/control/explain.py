@@ -3,7 +3,7 @@
 Everything comes from the API server: decisions from the pods' annotations, waits from the pool's status.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import yaml
@@ -79,7 +79,7 @@ class _Condition(msgspec.Struct):
     message: str = ""
 
 
-class _Status(msgspec.Struct, rename="camel"):
+class Status(msgspec.Struct, rename="camel"):
     replicas: int = 0
     placed_replicas: int = 0
     ready_replicas: int = 0
@@ -90,7 +90,7 @@ class _Status(msgspec.Struct, rename="camel"):
 
 
 class _Pool(msgspec.Struct):
-    status: _Status = msgspec.field(default_factory=_Status)
+    status: Status = msgspec.field(default_factory=Status)
 
 
 class Explanation(msgspec.Struct, rename="camel"):
@@ -119,7 +119,7 @@ async def run(target: Target, name: str) -> Explanation:
     return explanation(f"{namespace}/{name}", msgspec.json.decode(raw, type=_Pool).status, pods)
 
 
-def explanation(pool: str, status: _Status, pods: list[Pod]) -> Explanation:
+def explanation(pool: str, status: Status, pods: list[Pod]) -> Explanation:
     """Put together what the pool's status and its pods say."""
     told = {placement.pod: placement for placement in status.placements}
     placed = sorted((one for one in pods if one.place and not one.finished), key=lambda one: one.name)
@@ -178,39 +178,53 @@ def show(answer: Explanation, output: str) -> None:
 
 
 def _tables(answer: Explanation) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     waiting = sum(group.replicas for group in answer.waiting)
-    summary = f"{answer.replicas} replicas, {answer.placed} placed, {answer.ready} ready, {waiting} waiting"
-    console.print(f"aipool {answer.pool}: {summary}")
+    console.print(
+        f"aipool {answer.pool}: {answer.replicas} replicas, {answer.placed} placed, {answer.ready} ready, "
+        f"{waiting} waiting"
+    )
     for trouble in answer.troubles:
-        console.print(f"  {trouble}", markup=False)
-    if answer.placements:
-        console.print(_placements(answer.placements))
+        console.print(f"  {trouble}")
+    for replica in answer.placements:
+        _block(console, _where(replica), _why(replica))
     for group in answer.waiting:
-        console.print()
-        console.print("\n".join(_wait(group)), markup=False)
+        _block(console, f"{group.replicas} waiting since {group.since}: {group.reason}", _wait(group))
 
 
-def _placements(replicas: list[Replica]) -> Table:
-    table = Table("REPLICA", "STATE", "NODE", "PLACE", "WATTS", "WHY", "RUNNER-UP", box=None, pad_edge=False)
-    for one in replicas:
-        why = f"{one.why}\n{_terms(one.score, one.terms)}" if one.terms else one.why
-        table.add_row(one.pod, one.state, one.node, one.country, f"{one.watts:.0f}", why, _runner_up(one.runner_up))
-    return table
+def _block(console: Console, title: str, facts: Mapping[str, str]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        table.add_row(f"  {name}", fact)
+    console.print(f"\n{title}", style="bold")
+    console.print(table)
+
+
+def _where(one: Replica) -> str:
+    place = f" ({one.country})" if one.country else ""
+    return f"{one.pod}: {one.state} on {one.node}{place}, {one.watts:.0f} W reserved"
+
+
+def _why(one: Replica) -> dict[str, str]:
+    facts = {"why": one.why}
+    if one.terms:
+        facts["score"] = _terms(one.score, one.terms)
+        facts["runner-up"] = _runner_up(one.runner_up)
+    if one.refused:
+        facts["refused"] = ", ".join(f"{number} by {name}" for name, number in one.refused.items())
+    return facts
 
 
 def _runner_up(second: Candidate | None) -> str:
     if second is None:
-        return "none"
+        return "none: no other node would do"
     terms = {name: value for name, value in second.score.items() if name != "total"}
-    return f"{second.node}\n{_terms(second.score.get('total', 0.0), terms)}"
+    return f"{second.node}, {_terms(second.score.get('total', 0.0), terms)}"
+
+
+def _wait(group: Waiting) -> dict[str, str]:
+    return {"why": group.message, "would help": group.would_fit or "nothing that Penstock can name"}
 
 
 def _terms(total: float, terms: Mapping[str, float]) -> str:
     return f"{total:.2f} = " + " + ".join(f"{name} {value:.2f}" for name, value in terms.items())
-
-
-def _wait(group: Waiting) -> Iterator[str]:
-    yield f"{group.replicas} waiting since {group.since}: {group.reason}"
-    yield f"  why:        {group.message}"
-    yield f"  would help: {group.would_fit or 'nothing that Penstock can name'}"

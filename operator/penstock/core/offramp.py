@@ -1,7 +1,8 @@
 """Leaving Penstock: which writes hand every replica back to kube-scheduler, restarting nothing.
 
-A plan is made from what the API server shows; carried out, the next plan is empty. What belongs to others (templates
-of adopted owners) is named and not touched.
+A plan is made from what the API server shows; plans carried out one after the other end in an empty one. Replicas that
+left a Deployment's count come back while its template still has the gate, so that they too are lifted with the law;
+only then the gate is taken out. What belongs to others (templates of adopted owners) is named and not touched.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ NO_LAW: Law = ((),)
 class Holder:
     """An object with a pod template: Deployment, ReplicaSet, StatefulSet, Job.
 
-    `path` is its API path, `gates` are the template's, `owner_uid` its controller's. `replicas` and `annotations` are
-    its own. `fingerprint` is equal for templates that differ in nothing but our gate and the pod-template-hash.
+    `path` is its API path, `gates` are the template's, `owner_uid` its controller's. `replicas` is what is asked of it,
+    `made` the number of its pods. `fingerprint` is equal for templates that differ in nothing but our gate and the
+    pod-template-hash.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Holder:
     owner_uid: str = ""
     owner_kind: str = ""
     replicas: int = 0
+    made: int = 0
     paused: bool = False
     annotations: frozenset[str] = frozenset()
     fingerprint: str = ""
@@ -79,10 +82,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """The steps for one object, in order: when one fails, the rest of them are not tried."""
+    """The steps for one object, in order: when one fails, the rest of them are not tried.
+
+    Without steps it is something that others have yet to do, told in `waits_for`.
+    """
 
     title: str
     steps: tuple[Step, ...]
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +140,27 @@ def _hand_back(deployment: Holder, scene: Scene) -> Errand | None:
     wanted = scene.replicas.get(PoolKey(deployment.namespace, deployment.name), 0)
     sets = [one for one in scene.holders if one.kind == "ReplicaSet" and one.owner_uid == deployment.uid]
     carries_gate = deployment.gated or any(one.gated for one in sets)
-    if not (carries_gate or deployment.replicas < wanted or _paused_by_us(deployment)):
+    if deployment.replicas < wanted:
+        return Errand(deployment.title, (_give_back(deployment, wanted),))
+    if not (carries_gate or _paused_by_us(deployment)):
         return None
+    if deployment.made < deployment.replicas and not _paused_by_us(deployment):
+        told = f"wait: {deployment.made} of {deployment.replicas} pods are made; if it stays so, look at its events"
+        return Errand(deployment.title, (), told)
     pausing = carries_gate and not deployment.paused
     steps = [
         *([_pause(deployment)] if pausing else []),
         *_clear_sets(sets),
-        _finish(deployment, max(wanted, deployment.replicas), resume=pausing or _paused_by_us(deployment)),
+        _finish(deployment, resume=pausing or _paused_by_us(deployment)),
     ]
     return Errand(deployment.title, tuple(steps))
+
+
+def _give_back(deployment: Holder, wanted: int) -> Step:
+    operations = [_same(deployment), {"op": "add", "path": "/spec/replicas", "value": wanted}]
+    if LEFT_ANNOTATION in deployment.annotations:
+        operations.append({"op": "remove", "path": _annotation(LEFT_ANNOTATION)})
+    return Step(deployment.path, deployment.uid, f"raise replicas from {deployment.replicas} to {wanted}", operations)
 
 
 def _paused_by_us(deployment: Holder) -> bool:
@@ -171,21 +190,16 @@ def _is_empty_twin(other: Holder, of: Holder) -> bool:
     return not other.gated and not other.replicas and other.fingerprint == of.fingerprint
 
 
-def _finish(deployment: Holder, replicas: int, *, resume: bool) -> Step:
+def _finish(deployment: Holder, *, resume: bool) -> Step:
     operations, says = [_same(deployment)], []
     if deployment.gated:
         operations += _gate_removal(deployment)
         says.append("take the gate out")
-    if replicas != deployment.replicas:
-        operations.append({"op": "add", "path": "/spec/replicas", "value": replicas})
-        says.append(f"raise replicas from {deployment.replicas} to {replicas}")
-    if LEFT_ANNOTATION in deployment.annotations:
-        operations.append({"op": "remove", "path": _annotation(LEFT_ANNOTATION)})
     if resume:
         operations.append({"op": "remove", "path": _annotation(RELEASE_ANNOTATION)})
         operations.append({"op": "add", "path": "/spec/paused", "value": False})
         says.append("resume")
-    return Step(deployment.path, deployment.uid, ", ".join(says) or "nothing to change", operations)
+    return Step(deployment.path, deployment.uid, ", ".join(says) or "look", operations)
 
 
 def _lift(pod: Pod, law: Law) -> Errand:

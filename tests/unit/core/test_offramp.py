@@ -17,7 +17,7 @@ FOREIGN = "example.com/quota"
 def deployment(**given: Any) -> Holder:
     base = Holder(
         "Deployment", "search", "llama", "d1", "/deployments/llama",
-        gates=(GATE,), owner_uid="p1", owner_kind="InferencePool", replicas=3, annotations=frozenset({"x"}),
+        gates=(GATE,), owner_uid="p1", owner_kind="InferencePool", replicas=3, made=3, annotations=frozenset({"x"}),
     )  # fmt: skip
     return replace(base, **given)
 
@@ -47,9 +47,13 @@ CASES = {
         scene(deployment(), replica_set()),
         ["pause", "take the gate out of replicaset/llama-1 -n search", "take the gate out, resume"],
     ),
-    "replicas that left the count come back to it": (
-        scene(deployment(gates=(), replicas=1, annotations=frozenset({LEFT_ANNOTATION})), replica_set(gates=())),
+    "replicas that left the count come back first, while they are still born with the gate": (
+        scene(deployment(replicas=1, annotations=frozenset({LEFT_ANNOTATION})), replica_set()),
         ["raise replicas from 1 to 3"],
+    ),
+    "the gate stays in the template until every replica has its pod, or the last would be born without the law": (
+        scene(deployment(made=2), replica_set()),
+        [],
     ),
     "a count above the pool's is somebody's wish and is not lowered": (
         scene(deployment(gates=(), replicas=5), replica_set(gates=())),
