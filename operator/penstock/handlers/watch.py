@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ async def watch_written_kinds(access: Access, state: ClusterState, take_signals:
     async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=access.url, aiohttp_session=access.session())
 
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every single event
     ours = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(registry=registry, settings=_settings(), standalone=True, clusterwide=True)
     take_signals()
@@ -39,7 +41,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
-    settings.scanning.disabled = True
+    # Scanning stays on: a kind that is not served yet when Kopf looks would otherwise never be watched (tried).
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 15
