@@ -62,16 +62,16 @@ def refused(cp: ControlPlane, manifest: Object) -> str:
     return outcome.stderr
 
 
-def status(conditions: str, **fields: Any) -> Object:
-    """A status with a Ready condition of that reason."""
-    ready = {
-        "type": "Ready",
+def status(reason: str, condition: str = "Ready", **fields: Any) -> Object:
+    """A status with one condition, of that reason."""
+    judged = {
+        "type": condition,
         "status": "False",
-        "reason": conditions,
+        "reason": reason,
         "message": "said at length",
         "lastTransitionTime": "2026-11-21T01:30:00Z",
     }
-    return {"status": {**fields, "conditions": [ready]}}
+    return {"status": {**fields, "conditions": [judged]}}
 
 
 def columns(shown: str) -> dict[str, str]:
@@ -175,7 +175,7 @@ def test_kubectl_get_aipool_answers_the_first_question(plane: ControlPlane) -> N
     plane.api.create(POOLS, ORDINARY_POOL)
     figures = {"replicas": 6, "placedReplicas": 5, "readyReplicas": 4, "waitingReplicas": 1, "power": {"watts": 9120}}
     waiting = [{"replicas": 1, "reason": "InsufficientPower", "wouldFit": "raise PowerDomain/row-a by 900 W"}]
-    plane.api.patch(f"{POOLS}/llama/status", status("InsufficientPower", waiting=waiting, **figures))
+    plane.api.patch(f"{POOLS}/llama/status", status("InsufficientPower", "Placed", waiting=waiting, **figures))
     shown = columns(plane.kubectl("get", "aipool").stdout)
     assert shown.pop("AGE")
     assert shown == {

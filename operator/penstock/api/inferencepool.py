@@ -206,9 +206,9 @@ class InferencePoolStatus(Model):
     power: PoolPower | None = None
     residency: PoolResidency | None = None
     waiting: Annotated[tuple[Waiting, ...], Field(max_length=32)] = ()
-    """Most replicas first."""
+    """Longest wait first."""
     placements: Annotated[tuple[PlacedReplica, ...], Field(max_length=64)] = ()
-    """The first 64 by pod name; the full record is on each pod."""
+    """The first 64; the full record is on each pod."""
     conditions: Conditions = ()
 
 
@@ -226,12 +226,12 @@ class InferencePool(Resource):
             Column("Placed", ".status.placedReplicas", "integer"),
             Column("Ready", ".status.readyReplicas", "integer"),
             Column("Waiting", ".status.waitingReplicas", "integer"),
-            condition_column("Reason", "Ready"),
+            condition_column("Reason", "Placed"),
             Column("Watts", ".status.power.watts", "number"),
             AGE,
             Column("Model", ".spec.model.name", wide=True),
             Column("Engine", ".spec.engine", wide=True),
-            condition_column("Message", "Ready", "message", wide=True),
+            condition_column("Message", "Placed", "message", wide=True),
             Column("Would-Fit", ".status.waiting[0].wouldFit", wide=True),
         ),
     )

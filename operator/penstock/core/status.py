@@ -224,13 +224,17 @@ def _ready(facts: PoolFacts) -> Judgement:
         first = waiting_groups(facts.waiting)[0]
         return Judgement("Ready", False, Outcome.WAITING, f"{ready}/{wanted} ready; {first.message}")
     if ready < wanted:
-        return Judgement("Ready", False, Outcome.STARTING, f"{ready}/{wanted} ready; every replica has its place")
+        coming = wanted - len(facts.placed)
+        told = f"{coming} pods are still to be created" if coming > 0 else "every replica has its place"
+        return Judgement("Ready", False, Outcome.STARTING, f"{ready}/{wanted} ready; {told}")
     return Judgement("Ready", True, Outcome.ALL_READY, f"{ready}/{wanted} ready")
 
 
 def _placed(facts: PoolFacts) -> Judgement:
     if facts.pool.problems:
         return Judgement("Placed", False, Outcome.INVALID_SPEC, "nothing new is placed until the spec is mended")
+    if facts.refusal:
+        return Judgement("Placed", False, Outcome.REFUSED_BY_API, facts.refusal)
     if not facts.waiting:
         return Judgement("Placed", True, Outcome.ALL_PLACED, f"{len(facts.placed)} placed, none waiting")
     counted = Counter(one.reason for one in facts.waiting)
