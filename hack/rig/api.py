@@ -40,7 +40,7 @@ class Api:
     def __init__(self, credentials: Credentials, check: Callable[[], None] = lambda: None) -> None:
         """`check` is asked when the server does not answer: it may know why and raise."""
         self.url = credentials.url
-        self._credentials = credentials
+        self.credentials = credentials
         self._check = check
         self._sessions = threading.local()
         self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
@@ -134,8 +134,8 @@ class Api:
         if session is None:
             session = requests.Session()
             session.trust_env = False
-            session.verify = str(self._credentials.ca_path)
-            session.headers.update(self._credentials.headers)
-            session.cert = self._credentials.client_files
+            session.verify = str(self.credentials.ca_path)
+            session.headers.update(self.credentials.headers)
+            session.cert = self.credentials.client_files
             self._sessions.held = session
         return session
