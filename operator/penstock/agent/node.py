@@ -43,7 +43,12 @@ class NodeGpus(threading.Thread):
         self._born_at = time.monotonic()
 
     def observe(self, now: float) -> NodeObservation | None:
-        """What is known now (monotonic seconds); None while the first round of readings may still come."""
+        """What is known now (monotonic seconds); None while the first round of readings may still come.
+
+        Raises NvmlUnavailable when the supervisor died, so that the process ends instead of repeating old news.
+        """
+        if self.ident and not self.is_alive() and not self._leave.is_set():
+            raise NvmlUnavailable("the thread that supervises NVML has died; its error is in the log above")
         driver, fault = self._driver, self._fault
         if driver is None and not fault:
             if now - self._born_at < _START_PATIENCE_SECONDS:
@@ -89,8 +94,8 @@ class NodeGpus(threading.Thread):
             sampler.start()
         try:
             while not self._leave.wait(self._sample_seconds):
-                if any(sampler.driver_gone for sampler in samplers) or driver.gpu_count() != count:
-                    logger.warning("the driver was reloaded or its GPUs changed; opening them anew")
+                if not all(sampler.is_alive() for sampler in samplers) or driver.gpu_count() != count:
+                    logger.warning("a sampler ended or the count of GPUs changed; opening every GPU anew")
                     return
         finally:
             _end(samplers, driver)

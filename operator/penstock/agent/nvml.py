@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -280,5 +281,7 @@ class _SmActivity:
 
     def close(self) -> None:
         for sample in self._samples:
-            pynvml.nvmlGpmSampleFree(sample)
+            # A driver that is gone took its samples with it.
+            with suppress(NVMLError):
+                pynvml.nvmlGpmSampleFree(sample)
         self._samples = []

@@ -63,7 +63,7 @@ class Sampler(threading.Thread):
     def __init__(self, index: int, sample_seconds: float, open_gpu: Callable[[int], ReadableGpu] = Gpu) -> None:
         super().__init__(name=f"gpu-{index}", daemon=True)
         self.index = index
-        self.driver_gone = False
+        self._driver_gone = False
         self._sample_seconds = sample_seconds
         self._patience_seconds = max(LEAST_PATIENCE_SECONDS, PATIENCE_SAMPLES * sample_seconds)
         self._open_gpu = open_gpu
@@ -92,7 +92,7 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         due = time.monotonic()
-        while not self.driver_gone and not self._leave.wait(max(0.0, due - time.monotonic())):
+        while not self._driver_gone and not self._leave.wait(max(0.0, due - time.monotonic())):
             observation = self._observe_now()
             if observation is not None:
                 self._tell_change(observation)
@@ -107,7 +107,7 @@ class Sampler(threading.Thread):
             return self._judge(self._gpu.identity, self._gpu.read())
         except NVMLError as error:
             if error.value in DRIVER_FAULTS:
-                self.driver_gone = True
+                self._driver_gone = True
                 return None
             self._forget_gpu()
             return self._faulty(error)

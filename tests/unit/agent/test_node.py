@@ -9,6 +9,7 @@ import pytest
 
 from penstock.agent.node import NodeGpus, NodeObservation
 from penstock.agent.sampler import Health, Observation
+from penstock.errors import NvmlUnavailable
 from penstock.sim import faults
 from penstock.sim.nvml_state import NvmlState, Target
 
@@ -149,3 +150,18 @@ def test_a_driver_that_goes_away_leaves_the_gpus_named_and_without_figures(
     ] * 2
     faults.unload_driver(running_state, 0)
     until(gpus, lambda seen: not seen.fault and both_read(seen))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_supervisor_that_died_ends_the_agent_instead_of_repeating_old_news(
+    running_state: NvmlState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("penstock.agent.node.Driver", broken)
+    node = NodeGpus(SAMPLE_SECONDS)
+    node.start()
+    node.join(CEILING_SECONDS)
+    with pytest.raises(NvmlUnavailable, match="has died"):
+        node.observe(time.monotonic())
