@@ -34,7 +34,7 @@ def deployment_count(
     replicas that this turn's plan found a place for, pods and virtual ones alike.
     """
     left, since = _left_after_scaling(pool), pool.left_since_time
-    left = max(left - sum(key.startswith(f"{pool.key}#") for key in placed), 0)
+    left = max(left - _returning(pool, roll, placed), 0)
     count = pool.desired - left
     overdue = [
         pod.created_time
@@ -47,6 +47,15 @@ def deployment_count(
     if leaving:
         since = min([*overdue, *([since] if since is not None and left else [])])
     return Count(count - leaving, left + leaving, since if left + leaving else None)
+
+
+def _returning(pool: Pool, roll: RollCall, placed: Collection[str]) -> int:
+    """How many replicas come back into the count: none while its own pods are still to come, as in a rollout, for
+    the room that is free between two of its steps is theirs.
+    """
+    if pool.count is not None and roll.active < pool.count:
+        return 0
+    return sum(key.startswith(f"{pool.key}#") for key in placed)
 
 
 def _left_after_scaling(pool: Pool) -> int:

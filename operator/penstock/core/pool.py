@@ -165,5 +165,7 @@ def _virtual(pool: Pool, template: Template, ordinal: int, avoid: frozenset[str]
         priority=template.priority,
         since_time=pool.left_since_time or 0.0,
         template_hash=pool.current_hash,
+        # A rollout frees room for its own next pod: one that waits outside the count must not take it away.
+        newest=False,
         avoid=avoid,
     )
