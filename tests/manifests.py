@@ -53,6 +53,42 @@ ORDINARY_DOMAIN: Manifest = {
     },
 }
 
+QUANTITIES: dict[str | int, str] = {
+    4: "4",
+    "0": "0",
+    "500m": "0.5",
+    "80G": "80000000000",
+    "141Gi": "151397597184",
+    "1.5Ki": "1536",
+    ".5k": "500",
+    "5.": "5",
+    "+3": "3",
+    "1e3": "1000",
+    "1E3": "1000",
+    "1e-3": "0.001",
+    "2E": "2000000000000000000",
+    "3Ei": "3458764513820540928",
+    "-1": "-1",
+}
+"""How people write quantities, with the exact amounts."""
+
+NO_QUANTITIES = (
+    "",
+    "80 G",
+    "80GB",
+    "80g",
+    "1ki",
+    "eighty",
+    "1.2.3",
+    "Gi",
+    "NaN",
+    "Infinity",
+    "1_000",
+    "1e",
+    "٣",
+    "0x10",
+)
+
 REMOVED = object()
 
 RICH_TEMPLATE: Manifest = {

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from manifests import ORDINARY_DOMAIN, ORDINARY_POOL, RICH_TEMPLATE, changed
+from manifests import NO_QUANTITIES, ORDINARY_DOMAIN, ORDINARY_POOL, QUANTITIES, RICH_TEMPLATE, changed
+from penstock.api.quantity import is_positive
 from refusals import REFUSALS, UNKNOWN_FIELDS, Refusal
+from rig.api import ApiError
 from rig.controlplane import ControlPlane
 from rig.waiting import wait_for
 
@@ -122,6 +124,18 @@ def test_an_ordinary_pod_template_passes_untouched(plane: ControlPlane) -> None:
     assert plane.api.get(f"{POOLS}/llama")["spec"]["template"] == RICH_TEMPLATE
 
 
+@pytest.mark.parametrize("written", (*QUANTITIES, *NO_QUANTITIES))
+def test_the_operator_and_the_api_server_agree_on_what_a_quantity_is(plane: ControlPlane, written: str | int) -> None:
+    pool = changed(ORDINARY_POOL, "spec.gpu.minMemory", written)
+    try:
+        plane.api.create(POOLS, pool, dryRun="All")
+    except ApiError as refusal:
+        assert "spec.gpu.minMemory" in refusal.message  # noqa: PT017  both answers are right for some quantity
+        assert not is_positive(written)
+    else:
+        assert is_positive(written)
+
+
 def test_defaults_are_written_into_the_object(plane: ControlPlane) -> None:
     plane.api.create(POOLS, changed(ORDINARY_POOL, "spec", {"placement": {"spread": [{"topologyKey": "zone"}]}}))
     spec = plane.api.get(f"{POOLS}/llama")["spec"]
@@ -196,7 +210,7 @@ def test_kubectl_get_aipool_answers_the_first_question(plane: ControlPlane) -> N
 def test_kubectl_get_pdom_shows_the_budget_and_what_is_left(plane: ControlPlane) -> None:
     plane.api.create(f"{GROUP}/powerdomains", ORDINARY_DOMAIN)
     figures = {"committedWatts": 31000, "headroomWatts": -1000, "drawWatts": 21500.5, "nodes": 6}
-    plane.api.patch(f"{GROUP}/powerdomains/row-a/status", status("OverBudget", **figures))
+    plane.api.patch(f"{GROUP}/powerdomains/row-a/status", status("OverBudget", "Ready", **figures))
     shown = columns(plane.kubectl("get", "pdom").stdout)
     assert shown.pop("AGE")
     assert shown == {
@@ -215,7 +229,7 @@ def test_kubectl_get_gpun_shows_what_the_node_s_agent_says(plane: ControlPlane) 
     plane.api.create(f"{GROUP}/gpunodes", node)
     gpu = {"uuid": "GPU-1", "index": 0, "product": "NVIDIA-H200", "powerWatts": 611.25, "enforcedLimitWatts": 700}
     figures = {"gpuCount": 1, "watts": 611.25, "sampledAt": "2026-11-21T01:00:00Z", "gpus": [gpu]}
-    plane.api.patch(f"{GROUP}/gpunodes/gpu-1/status", status("AllGPUsHealthy", **figures))
+    plane.api.patch(f"{GROUP}/gpunodes/gpu-1/status", status("AllGPUsHealthy", "Ready", **figures))
     shown = columns(plane.kubectl("get", "gpun").stdout)
     assert shown.pop("AGE")
     assert shown.pop("HEARD")
