@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from penstock.core.affinity import repels
+from penstock.api.names import GPU_RESOURCE
+from penstock.core.affinity import CORDON, repels
+from penstock.core.columns import Rows
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
 from penstock.core.model import Replica
+from penstock.core.power import budget_watts
 from penstock.core.table import Table
 from penstock.core.verdicts import Candidate, Decision, Filter, Reason, Waiting
 
@@ -96,19 +99,18 @@ def _decisive_term(chosen: Candidate, runner_up: Candidate) -> str:
     return f"by {name}" if lead > 0 else "by name"
 
 
-def waiting(replica: Replica, fleet: Fleet, table: Table | None) -> Waiting:
-    """Why a replica waits. `table` is its class's, after the plan's decisions; `None` for one that cannot be judged."""
-    if table is None:
-        return _unjudged(replica, fleet)
+def waiting(replica: Replica, fleet: Fleet, table: Table) -> Waiting:
+    """Why a replica waits. `table` is its class's, after the plan's decisions."""
     nodes = len(fleet.rows)
     if not nodes:
-        return Waiting(replica, Reason.NO_NODES, "0/0 nodes: the cluster has none", "add a node with GPUs")
+        return Waiting(replica, Reason.NO_NODES, "0/0 nodes: the cluster has none")
     refused = table.refused()
     message = f"0/{nodes} nodes: {', '.join(_phrases(fleet, table))}"
     return Waiting(replica, _reason(fleet, table), message, refused=refused, nodes=nodes)
 
 
-def _unjudged(replica: Replica, fleet: Fleet) -> Waiting:
+def unjudged(replica: Replica, fleet: Fleet) -> Waiting:
+    """A replica that carries a constraint which the planner cannot judge: no node is tried."""
     field = replica.scheduling.unjudged
     message = f"{field} is a constraint that Penstock cannot judge, so it places nothing that carries it"
     return Waiting(replica, Reason.UNJUDGED_CONSTRAINT, message, f"remove {field}", nodes=len(fleet.rows))
@@ -125,35 +127,18 @@ def _reason(fleet: Fleet, table: Table) -> Reason:
 
 
 def _phrases(fleet: Fleet, table: Table) -> Iterator[str]:
-    """One phrase per refusing filter, the nearest to fitting last."""
-    gpus = table.example.gpus
+    """One phrase per refusing filter, in the order of the filters: the nearest to fitting last."""
     for name, number in table.refused():
-        rows = np.flatnonzero(table.first == name)
-        one = number == 1
-        match name:
-            case Filter.LAWFUL_PLACE:
-                yield f"{number} outside the law"
-            case Filter.HEALTHY:
-                yield from _unhealthy(fleet, rows)
-            case Filter.TAINTS:
-                yield f"{number} {_repelling(fleet, table.example, rows)}"
-            case Filter.AFFINITY:
-                yield f"{number} {'does' if one else 'do'} not match the pod's affinity or spread"
-            case Filter.RESOURCES:
-                yield f"{number} {'lacks' if one else 'lack'} {' or '.join(_lacking(table, rows))}"
-            case Filter.HOST_PORTS:
-                yield f"{number} {'has' if one else 'have'} a wanted host port taken"
-            case Filter.GPU_MODEL:
-                yield f"{number} {'has' if one else 'have'} other GPUs"
-            case Filter.FREE_GPUS:
-                yield f"{number} {'has' if one else 'have'} fewer than {gpus} free GPUs{_busy(fleet, rows)}"
-            case Filter.WATTS:
-                yield from _short_of_watts(fleet, table, rows)
-            case Filter.BACK_OFF:
-                yield f"{number} under back-off after a placement that failed there"
+        yield from _PHRASES[name](fleet, table, np.flatnonzero(table.first == name), number)
 
 
-def _unhealthy(fleet: Fleet, rows: np.ndarray) -> Iterator[str]:  # type: ignore[type-arg]
+def _unlawful(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del fleet, table, rows
+    yield f"{number} outside the law"
+
+
+def _unhealthy(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del table, number
     columns = fleet.columns
     ready = columns.ready[rows] == 1
     evidence = columns.evidence[rows]
@@ -164,45 +149,84 @@ def _unhealthy(fleet: Fleet, rows: np.ndarray) -> Iterator[str]:  # type: ignore
         ("with contradictory telemetry", ready & (evidence == Evidence.CONTRADICTED)),
     )
     for words, which in told:
-        if number := int(which.sum()):
-            yield f"{number} {words}"
+        if which.any():
+            yield f"{int(which.sum())} {words}"
 
 
-def _repelling(fleet: Fleet, replica: Replica, rows: np.ndarray) -> str:  # type: ignore[type-arg]
-    found = {repels(fleet.rows[row].taints, replica.scheduling.tolerations) for row in rows.tolist()}
+def _repelling(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    tolerations = table.example.scheduling.tolerations
+    found = {repels(fleet.rows[row].taints, tolerations) for row in rows.tolist()}
     keys = sorted({taint.key for taint in found if taint})
-    return "cordoned" if keys == ["node.kubernetes.io/unschedulable"] else f"tainted with {_some(keys)}"
+    yield f"{number} cordoned" if keys == [CORDON.key] else f"{number} tainted with {_some(keys)}"
 
 
-def _lacking(table: Table, rows: np.ndarray) -> list[str]:  # type: ignore[type-arg]
-    ledger = table.ledger
-    return [
+def _unmatched(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del fleet, table, rows
+    yield f"{number} {_verb(number, 'does', 'do')} not match the pod's affinity or spread"
+
+
+def _lacking(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del fleet
+    free = table.ledger.free
+    lacked = [
         name
         for name, amount in sorted(table.example.requests.items())
-        if amount > 0 and (name not in ledger.free or (ledger.free[name][rows] < amount).any())
-        if name != "nvidia.com/gpu"
+        if name != GPU_RESOURCE and amount > 0 and (name not in free or (free[name][rows] < amount).any())
     ]
+    yield f"{number} {_verb(number, 'lacks', 'lack')} {' or '.join(lacked)}"
 
 
-def _busy(fleet: Fleet, rows: np.ndarray) -> str:  # type: ignore[type-arg]
+def _port_taken(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del fleet, table, rows
+    yield f"{number} {_verb(number, 'has', 'have')} a wanted host port taken"
+
+
+def _other_model(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del fleet, table, rows
+    yield f"{number} {_verb(number, 'has', 'have')} other GPUs"
+
+
+def _too_few_gpus(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
     busy = sum(fleet.rows[row].busy_unallocated_gpus for row in rows.tolist())
-    return f" (BusyUnallocatedGPU: {busy} busy without a pod)" if busy else ""
+    told = f" (BusyUnallocatedGPU: {busy} busy without a pod)" if busy else ""
+    wanted = table.example.gpus
+    free = "free GPU" if wanted == 1 else "free GPUs"
+    yield f"{number} {_verb(number, 'has', 'have')} fewer than {wanted} {free}{told}"
 
 
-def _short_of_watts(fleet: Fleet, table: Table, rows: np.ndarray) -> Iterator[str]:  # type: ignore[type-arg]
-    """Per domain, how many nodes it refuses and by how many watts at least."""
+def _short_of_watts(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    """Per domain, how many nodes it refuses and by how many watts of budget at least."""
+    del number
     missing = table.missing_watts()[rows]
     domains = fleet.columns.domain[rows]
     for at, domain in enumerate(fleet.domains):
         short = (domains == at) & (missing > 0)
         if short.any():
-            number = int(short.any(axis=1).sum())
-            yield f"{number} would pass the budget of PowerDomain/{domain.name} by {whole_watts(missing[short].min())} W"
+            refused, watts = int(short.any(axis=1).sum()), budget_watts(float(missing[short].min()), domain)
+            yield f"{refused} would pass the budget of PowerDomain/{domain.name} by {watts} W"
 
 
-def whole_watts(watts: float) -> int:
-    """Rounded up, so that what is raised by it is enough."""
-    return math.ceil(watts - 1e-6)
+def _backed_off(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    del fleet, table, rows
+    yield f"{number} under back-off after a placement that failed there"
+
+
+_PHRASES: Mapping[Filter, Callable[[Fleet, Table, Rows, int], Iterator[str]]] = {
+    Filter.LAWFUL_PLACE: _unlawful,
+    Filter.HEALTHY: _unhealthy,
+    Filter.TAINTS: _repelling,
+    Filter.AFFINITY: _unmatched,
+    Filter.RESOURCES: _lacking,
+    Filter.HOST_PORTS: _port_taken,
+    Filter.GPU_MODEL: _other_model,
+    Filter.FREE_GPUS: _too_few_gpus,
+    Filter.WATTS: _short_of_watts,
+    Filter.BACK_OFF: _backed_off,
+}
+
+
+def _verb(number: int, one: str, many: str) -> str:
+    return one if number == 1 else many
 
 
 def _gpus(number: int) -> str:

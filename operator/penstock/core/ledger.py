@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,11 +28,65 @@ class Ledger:
         self.usable_watts = fleet.usable_watts.copy()
         self.rights = Rights(fleet, rights, now_at)
         self.ports: dict[int, frozenset[HostPort]] = {}
-        self.taken: list[tuple[int, Replica]] = []
-        """Every decision so far, in order: tables catch up from here."""
+        self.taken: list[tuple[int, Replica | None]] = []
+        """Every decision so far, in order, and every row that a trial changed: tables catch up from here."""
         self._pending: dict[int, tuple[Hold, ...]] = {}
+        self._power: dict[int, NodePower] = {}
         self._statistical = np.array([d.guarantee is Guarantee.STATISTICAL for d in fleet.domains] + [False])
         self._factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
+
+    def copy(self) -> Ledger:
+        """The same state, to try something out on."""
+        twin = copy.copy(self)
+        twin.free = {name: column.copy() for name, column in self.free.items()}
+        for name in ("free_gpus", "unheld_watts", "committed_watts", "usable_watts", "ports", "taken", "_pending"):
+            setattr(twin, name, getattr(self, name).copy())
+        twin._power = dict(self._power)
+        twin.rights = self.rights.copy()
+        return twin
+
+    def onto(self, fleet: Fleet) -> Ledger:
+        """The same decisions on another fleet of the same nodes and domains, to try that out."""
+        twin = Ledger(fleet, (), 0.0)
+        twin.rights = self.rights.copy()
+        every = np.arange(len(fleet.rows))
+        for row, replica in self.taken:
+            if replica is not None:
+                watts, _ = twin.added_watts(self.hold(replica), replica.gpus, every[row : row + 1])
+                twin._book(row, replica, watts[0].tolist())
+        return twin
+
+    def raise_budget(self, domain: int, usable_watts: float) -> None:
+        """Try a higher budget."""
+        self.usable_watts[domain] += usable_watts
+        self.taken.extend((row, None) for row in self._any_row_of(domain))
+
+    def release(self, row: int, amounts: Mapping[str, int], gpus: int) -> None:
+        """Try a node with more free: `gpus` of its held GPUs let go, though not yet cool."""
+        for name, amount in amounts.items():
+            self.free[name][row] += amount
+        if gpus:
+            self._release_gpus(row, gpus)
+        self.taken.append((row, None))
+
+    def _any_row_of(self, domain: int) -> list[int]:
+        return np.flatnonzero((self.fleet.columns.domain == domain).any(axis=1))[:1].tolist()
+
+    def _release_gpus(self, row: int, gpus: int) -> None:
+        before = self.power(row)
+        from_pending = max(0, gpus - len(before.running))
+        after = replace(
+            before,
+            running=before.running[: len(before.running) - (gpus - from_pending)],
+            pending=before.pending[: len(before.pending) - from_pending],
+        )
+        self.free_gpus[row] += gpus
+        self.unheld_watts[row] = np.inf
+        self.unheld_watts[row, : len(after.unheld_watts)] = after.unheld_watts
+        for domain in self.fleet.rows[row].domains:
+            rule = self.fleet.domains[domain]
+            self.committed_watts[domain] += charge_watts(after, rule) - charge_watts(before, rule)
+        self._power[row] = replace(after, pending=after.pending[: len(after.pending) - len(self._pending.get(row, ()))])
 
     def hold(self, replica: Replica) -> Hold:
         return replica_hold(self.fleet.context.pools, replica.pool, replica.rules, replica.gpus)
@@ -77,14 +132,23 @@ class Ledger:
 
     def power(self, row: int) -> NodePower:
         """The node's GPUs with the plan's own pending replicas on them."""
-        power = self.fleet.rows[row].power
+        power = self._power.get(row) or self.fleet.rows[row].power
         more = self._pending.get(row)
         return power if more is None else replace(power, pending=(*power.pending, *more))
 
     def take(self, row: int, replica: Replica, watts: Sequence[float]) -> tuple[tuple[str, float], ...]:
         """Book a replica onto a node that can take it. Returns what it used of its pool's right of return."""
+        self._book(row, replica, watts)
+        used = []
+        for domain, added in zip(self.fleet.rows[row].domains, watts, strict=False):
+            if returned := self.rights.use(replica.pool, domain, added):
+                used.append((self.fleet.domains[domain].name, returned))
+        return tuple(used)
+
+    def _book(self, row: int, replica: Replica, watts: Sequence[float]) -> None:
         for name, amount in replica.requests.items():
-            self.free[name][row] -= amount
+            if name in self.free:
+                self.free[name][row] -= amount
         gpus = replica.gpus
         self.free_gpus[row] -= gpus
         if gpus:
@@ -95,12 +159,8 @@ class Ledger:
         if replica.scheduling.host_ports:
             self.ports[row] = self.ports.get(row, frozenset()) | frozenset(replica.scheduling.host_ports)
         self.taken.append((row, replica))
-        used = []
         for domain, added in zip(self.fleet.rows[row].domains, watts, strict=False):
             self.committed_watts[domain] += added
-            if returned := self.rights.use(replica.pool, domain, added):
-                used.append((self.fleet.domains[domain].name, returned))
-        return tuple(used)
 
 
 class Rights:
@@ -118,6 +178,12 @@ class Rights:
         for watts in self._own.values():
             for at, amount in watts.items():
                 self._total[at] += amount
+
+    def copy(self) -> Rights:
+        twin = copy.copy(self)
+        twin._own = defaultdict(dict, {pool: dict(own) for pool, own in self._own.items()})
+        twin._total = self._total.copy()
+        return twin
 
     def held_back(self, pool: PoolKey) -> tuple[Floats, Floats]:
         """Per domain: the rights of all other pools, and this pool's own."""

@@ -34,6 +34,9 @@ from penstock.core.model import (
 LIMIT_TOLERANCE = 1.03
 """A GPU may pass its limit by this much before it is throttled (NVML's limit is a target, not a fuse)."""
 
+ROUNDING_WATTS = 1e-6
+"""More than what floating point loses on a budget, so that a raise which is said to be enough is."""
+
 MEASURED_STEP_WATTS = 25.0
 """What is measured above what a pool declares counts in such steps, so that it does not move with every sample."""
 
@@ -129,6 +132,11 @@ def reservation_watts_per_gpu(hold: Hold, power: NodePower, domain: Domain) -> f
     if domain.guarantee is Guarantee.HARD or hold.declared_watts is None:
         return power.hard_watts
     return hold.declared_watts
+
+
+def budget_watts(usable_watts: float, domain: Domain) -> int:
+    """Whole watts of budget that give so many usable ones after the margin: what to raise a budget by."""
+    return math.ceil(usable_watts / (1.0 - domain.margin) + ROUNDING_WATTS)
 
 
 def charge_watts(power: NodePower, domain: Domain) -> float:

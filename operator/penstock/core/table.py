@@ -6,6 +6,7 @@ afterwards only the chosen row is judged again, and the watts of its domains.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,7 +41,8 @@ class Table:
         self._steady = steady_terms(fleet)
         self._steady_sum = sum(self._steady.values(), np.zeros(rows))
         for row, other in ledger.taken:
-            self._notice(row, other)
+            if other is not None:
+                self._notice(row, other)
         self._caught_up = len(ledger.taken)
         self.base = np.zeros(rows, dtype=np.int64)
         self.watts = np.zeros(fleet.columns.domain.shape)
@@ -56,13 +58,23 @@ class Table:
         self._allowance = self._allowances()
         self._rank()
 
+    def onto(self, ledger: Ledger) -> Table:
+        """The same table over a copy of its ledger, to try something out."""
+        if self._constraints or self._spread:
+            return Table(ledger, self.example, self._unusable)
+        twin = copy.copy(self)
+        twin.ledger = ledger
+        for name in ("base", "watts", "gpu_watts", "watts_term", "fragmentation", "score", "first"):
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
     def catch_up(self) -> None:
         """Judge again what the plan's decisions since the last look have changed."""
-        taken = self.ledger.taken[self._caught_up :]
-        if not taken:
+        if self._caught_up == len(self.ledger.taken):
             return
+        taken = self.ledger.taken[self._caught_up :]
         self._caught_up = len(self.ledger.taken)
-        moved = [self._notice(row, replica) for row, replica in taken]
+        moved = [replica is not None and self._notice(row, replica) for row, replica in taken]
         rows: Rows | slice = np.array(sorted({row for row, _ in taken}), dtype=np.int64)
         if any(moved):
             self._topology_ok = self._judge_topology()

@@ -1,0 +1,112 @@
+"""More room: a higher budget, freed GPUs, freed resources."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from penstock.api.names import GPU_RESOURCE
+from penstock.core.columns import Floats
+from penstock.core.ledger import Ledger
+from penstock.core.power import budget_watts
+from penstock.core.trial import MOST_TRIED, Case, fits_after
+from penstock.core.verdicts import Filter
+
+def raise_budget(case: Case) -> str:
+    raises = [found for domains in _short_domains(case) if (found := _needed_raises(case, domains))]
+    if not raises:
+        return ""
+    cheapest = min(raises, key=lambda found: (sum(found.values()), sorted(found)))
+    domains = case.planner.fleet.domains
+    return " and ".join(f"raise PowerDomain/{domains[at].name} by {cheapest[at]} W" for at in sorted(cheapest))
+
+
+def _short_domains(case: Case) -> list[tuple[int, ...]]:
+    """The sets of domains of which some node is short, the smallest sets first."""
+    missing, domains = case.table.missing_watts(), case.planner.fleet.columns.domain
+    found = {
+        tuple(sorted(int(at) for at in domains[row][missing[row] > 0])) for row in case.rows(Filter.WATTS).tolist()
+    }
+    return sorted(found, key=lambda short: (len(short), short))[:MOST_TRIED]
+
+
+def _needed_raises(case: Case, domains: tuple[int, ...]) -> dict[int, int] | None:
+    """By how much to raise these domains' budgets, after those ahead took what the raise gives them too."""
+    trial = case.planner.fork()
+    plenty = float(np.abs(trial.ledger.committed_watts).sum() + 1e9)
+    for at in domains:
+        trial.ledger.raise_budget(at, plenty)
+    trial.place(case.ahead)
+    table = trial.table(case.replica)
+    room, _ = trial.ledger.room_watts(case.replica.pool)
+    columns = case.planner.fleet.columns
+    open_rows = np.flatnonzero(table.first == Filter.NONE)
+    if not len(open_rows):
+        return None
+    needed = np.zeros((len(open_rows), len(domains)))
+    for slot, at in enumerate(domains):
+        inside = columns.domain[open_rows] == at
+        added = np.where(inside, table.watts[open_rows], 0.0).sum(axis=1)
+        short = added - (room[at] - plenty)
+        needed[:, slot] = np.where(inside.any(axis=1), np.maximum(short, 0.0), _shortfall(room[at] - plenty))
+    budgets = np.array([_budgets(case, at, needed[:, slot]) for slot, at in enumerate(domains)])
+    cheapest = int(budgets.sum(axis=0).argmin())
+    raises = {at: int(budgets[slot, cheapest]) for slot, at in enumerate(domains) if budgets[slot, cheapest] > 0}
+
+    def carry_out(ledger: Ledger) -> None:
+        for at, watts in raises.items():
+            ledger.raise_budget(at, watts * (1.0 - case.planner.fleet.domains[at].margin))
+
+    return raises if raises and fits_after(case, carry_out) else None
+
+
+def _shortfall(room_watts: float) -> float:
+    # Those ahead may have taken of this domain what the raise must cover, wherever this replica goes.
+    return max(0.0, -room_watts)
+
+
+def _budgets(case: Case, domain: int, usable_watts: Floats) -> Floats:
+    rule = case.planner.fleet.domains[domain]
+    return np.array([float(budget_watts(watts, rule)) if watts > 0 else 0.0 for watts in usable_watts.tolist()])
+
+
+def free_gpus(case: Case) -> str:
+    wanted, free = case.replica.gpus, case.planner.ledger.free_gpus
+    # What is broken or busy with something else cannot be freed by ending pods.
+    rows = [row for row in case.rows(Filter.FREE_GPUS).tolist() if wanted - free[row] <= _held_gpus(case, row)]
+    for row in sorted(rows, key=lambda row: (wanted - free[row], row))[:MOST_TRIED]:
+        gpus = int(wanted - free[row])
+        if fits_after(case, lambda ledger, row=row, gpus=gpus: ledger.release(row, {}, gpus)):
+            return f"free {gpus} {'GPU' if gpus == 1 else 'GPUs'} on {case.view(row).node.name}"
+    return ""
+
+
+def _held_gpus(case: Case, row: int) -> int:
+    power = case.planner.ledger.power(row)
+    return len(power.running) + len(power.pending)
+
+
+def free_resources(case: Case) -> str:
+    ledger, requests = case.planner.ledger, case.replica.requests
+    for row in case.rows(Filter.RESOURCES).tolist():
+        allocatable = case.view(row).node.allocatable
+        wanted = {name: amount for name, amount in requests.items() if name != GPU_RESOURCE and amount > 0}
+        if any(allocatable.get(name, 0) < amount for name, amount in wanted.items()):
+            continue
+        lacking = {n: int(a - ledger.free[n][row]) for n, a in wanted.items() if ledger.free[n][row] < a}
+        if fits_after(case, lambda changed, row=row, lacking=lacking: changed.release(row, lacking, 0)):
+            told = " and ".join(_amount(name, amount) for name, amount in sorted(lacking.items()))
+            return f"free {told} on {case.view(row).node.name}"
+    return ""
+
+
+def _amount(name: str, amount: int) -> str:
+    match name:
+        case "cpu":
+            return f"{amount}m of cpu"
+        case "memory" | "ephemeral-storage":
+            return f"{math.ceil(amount / 1024**2)}Mi of {name}"
+        case "pods":
+            return f"{amount} pod {'slot' if amount == 1 else 'slots'}"
+    return f"{amount} {name}"
