@@ -57,9 +57,9 @@ def install(cp: ControlPlane) -> None:
         wait_for(f"{plural} are served", partial(cp.api.get, f"{GROUP}/{plural}"), 60, report=False)
 
 
-def refused(cp: ControlPlane, manifest: Object) -> str:
+def refused(cp: ControlPlane, manifest: Object, *flags: str) -> str:
     """What a person reads when `kubectl create` does not take the object."""
-    outcome = cp.kubectl("create", "--validate=strict", "-f", "-", input=json.dumps(manifest), check=False)
+    outcome = cp.kubectl("create", "--validate=strict", *flags, "-f", "-", input=json.dumps(manifest), check=False)
     assert outcome.returncode != 0, outcome.stdout
     return outcome.stderr
 
@@ -178,8 +178,8 @@ def test_a_stored_object_that_today_s_rules_refuse_is_listed_and_takes_a_status(
     finally:
         plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     other = changed(pool, "metadata.name", "other")
-    wait_for("today's rules are served", lambda: "in capitals" in refused(plane, other), 60)
-    plane.api.patch(f"{POOLS}/llama/status", status("InvalidSpec"))
+    wait_for("today's rules are served", lambda: "in capitals" in refused(plane, other, "--dry-run=server"), 60)
+    wait_for("the status is taken", lambda: plane.api.patch(f"{POOLS}/llama/status", status("InvalidSpec")), 60)
     (stored,) = plane.api.list(POOLS)
     assert stored["spec"]["residency"]["allowed"] == ["de"]
     assert stored["status"]["conditions"][0]["reason"] == "InvalidSpec"
