@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 CONNECT_SECONDS = 3
 READ_SECONDS = 30
 ATTEMPTS = 3
-BLOCK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 14
 HEX_DIGITS = {64: "sha256", 128: "sha512"}
 PARTIAL_CONTENT = 206
 RANGE_NOT_SATISFIABLE = 416

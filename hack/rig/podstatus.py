@@ -1,5 +1,6 @@
 """What a kubelet writes into a pod's status, and what a pod asks of its node. Pure functions over JSON objects."""
 
+import math
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
@@ -22,8 +23,8 @@ def milli(quantity: str) -> int:
     """A Kubernetes quantity such as `500m`, `2Ti` or `8`, in thousandths, rounded up."""
     for suffix, factor in SUFFIXES.items():
         if quantity.endswith(suffix):
-            return -int(-Decimal(quantity[: -len(suffix)]) * factor * 1000 // 1)
-    return -int(-Decimal(quantity) * 1000 // 1)
+            return math.ceil(Decimal(quantity[: -len(suffix)]) * factor * 1000)
+    return math.ceil(Decimal(quantity) * 1000)
 
 
 def amounts(quantities: Object | None) -> Milli:
