@@ -102,6 +102,8 @@ class _Converter:
                 schema[keyword] = value
             elif keyword not in _DROPPED:
                 schema.update(self._translated(keyword, value, path))
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
         if schema.get("format", "date-time") != "date-time":
             raise InvalidInput(path, schema["format"], "the API server checks no such format: use a pattern or a Rule")
         if not isinstance(schema.get("default"), str | int | float):
