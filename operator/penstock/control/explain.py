@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import msgspec
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from penstock.api.names import GROUP, POOL_LABEL, VERSION
 from penstock.cluster.parse.pods import decode_pod, pod
@@ -193,11 +192,9 @@ def _tables(answer: Explanation) -> None:
 
 
 def _block(console: Console, title: str, facts: Mapping[str, str]) -> None:
-    table = Table.grid(padding=(0, 2))
-    for name, fact in facts.items():
-        table.add_row(f"  {name}", fact)
     console.print(f"\n{title}", style="bold")
-    console.print(table)
+    for name, fact in facts.items():
+        console.print(f"  {name:<12}{fact}")
 
 
 def _where(one: Replica) -> str:
@@ -227,4 +224,6 @@ def _wait(group: Waiting) -> dict[str, str]:
 
 
 def _terms(total: float, terms: Mapping[str, float]) -> str:
-    return f"{total:.2f} = " + " + ".join(f"{name} {value:.2f}" for name, value in terms.items())
+    """The sum and the terms that count; those that are nothing to two digits are left out."""
+    counting = (f"{name} {value:+.2f}" for name, value in terms.items() if round(value, 2))
+    return f"{total:.2f} = {', '.join(counting) or 'nothing'}"

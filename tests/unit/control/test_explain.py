@@ -106,7 +106,7 @@ def test_json_and_yaml_hold_the_same(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_table_answers_the_three_questions(capsys: pytest.CaptureFixture[str]) -> None:
     explain.show(answer(PLACED), "table")
     shown = capsys.readouterr().out
-    for told in ("gpu-7", "best of 5", "0.71 = watts 0.50 + fragmentation 0.21", "gpu-9", "DE-HE", "2884"):
+    for told in ("gpu-7", "best of 5", "0.71 = watts +0.50, fragmentation +0.21", "gpu-9", "DE-HE", "2884"):
         assert told in shown
     assert "1 waiting since 2026-01-01T00:00:00Z: InsufficientPower" in shown
     assert re.search("would help +raise PowerDomain/row-a by 900 W", shown)
