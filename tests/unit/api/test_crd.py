@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 import generate
 from penstock.api.crd import definition, structural_schema
 from penstock.api.inferencepool import InferencePool
-from penstock.api.meta import AGE, IntOrString, Kind, Model, Resource, Rule, camel
+from penstock.api.meta import AGE, Foreign, IntOrString, Kind, Model, Resource, Rule, camel
 from penstock.errors import InvalidInput
 from refusals import REFUSALS
 
@@ -163,6 +163,10 @@ class Inner(Model):
     size: Annotated[int, Field(ge=0)] = 3
 
 
+class Theirs(Foreign):
+    size: int | None = None
+
+
 @pytest.mark.parametrize(
     ("sentence", "annotation", "default", "schema"),
     (
@@ -175,6 +179,9 @@ class Inner(Model):
          {"type": "object", "properties": {"size": {"type": "integer", "minimum": 0, "default": 3}}}),
         ("a map keeps the schema of its values", dict[str, bool], ...,
          {"type": "object", "additionalProperties": {"type": "boolean"}}),
+        ("somebody else's object keeps what it does not know and takes null", Theirs, ...,
+         {"type": "object", "x-kubernetes-preserve-unknown-fields": True,
+          "properties": {"size": {"type": "integer", "nullable": True}}}),
         ("an amount is a number or a string", IntOrString, ...,
          {"x-kubernetes-int-or-string": True, "maxLength": 64}),
         ("a rule on a scalar is carried over", Annotated[str, Rule("self != ''", "say something", bool)], ...,
