@@ -19,8 +19,9 @@ from penstock.errors import NvmlUnavailable
 
 ActivitySource = Literal["GPM", "Utilization"]
 
-_ACTIVITY_SECONDS = 5.0
-"""Pause between two GPM samples of one GPU; a metric is the average between them."""
+_ACTIVITY_SECONDS = 2.0
+"""Pause between two GPM samples of one GPU; a metric is the average between them, so a GPU looks idle only after the
+second sample since it fell idle."""
 
 _UNSUPPORTED = frozenset(
     {

@@ -124,9 +124,9 @@ def test_gpm_is_sampled_anew_only_after_a_pause(state: NvmlState) -> None:
     with state.change(0) as device:
         device.activity_permille = 100
     state.set_clock(state.now_ns() + SECOND_NS)
-    clock[0] = 4.9
+    clock[0] = 1.9
     assert gpu.read().activity_percent == pytest.approx(80)
-    clock[0] = 5.0
+    clock[0] = 2.0
     assert gpu.read().activity_percent == pytest.approx(10)
     gpu.close()
 
