@@ -236,11 +236,20 @@ def _placed(facts: PoolFacts) -> Judgement:
     if facts.refusal:
         return Judgement("Placed", False, Outcome.REFUSED_BY_API, facts.refusal)
     if not facts.waiting:
-        return Judgement("Placed", True, Outcome.ALL_PLACED, f"{len(facts.placed)} placed, none waiting")
+        return _placed_or_coming(facts)
     counted = Counter(one.reason for one in facts.waiting)
     reason = min(counted, key=lambda name: (-counted[name], name))
     message = next(group.message for group in waiting_groups(facts.waiting) if group.reason == reason)
     return Judgement("Placed", False, reason, f"{len(facts.waiting)} waiting: {message}")
+
+
+def _placed_or_coming(facts: PoolFacts) -> Judgement:
+    placed, wanted = len(facts.placed), facts.roll.active if facts.pool.adopts else facts.pool.desired
+    if facts.refusal:
+        return Judgement("Placed", False, Outcome.REFUSED_BY_API, facts.refusal)
+    if placed < wanted:
+        return Judgement("Placed", False, Outcome.STARTING, f"{placed}/{wanted} placed; the others are being created")
+    return Judgement("Placed", True, Outcome.ALL_PLACED, f"{placed} placed, none waiting")
 
 
 def _compliant(facts: PoolFacts) -> Judgement:
@@ -248,6 +257,8 @@ def _compliant(facts: PoolFacts) -> Judgement:
     if outside:
         told = ", ".join(f"{one.pod} on {one.node} ({one.country or 'unknown place'})" for one in outside[:8])
         return Judgement("ResidencyCompliant", False, Outcome.UNLAWFUL, f"outside the law: {told}")
+    if facts.pool.problems and not facts.placed:
+        return Judgement("ResidencyCompliant", True, Outcome.INVALID_SPEC, "nothing is placed until the spec is mended")
     if not facts.pool.rules.residency.restricted:
         return Judgement("ResidencyCompliant", True, Outcome.NO_LAW, "nobody set a rule of residency")
     return Judgement("ResidencyCompliant", True, Outcome.COMPLIANT, f"{len(facts.placed)} replicas inside the law")
