@@ -44,6 +44,10 @@ LEASE_NAME = "penstock"
 INTENT_ANNOTATION = "penstock.dev/intent"
 """On a Deployment of ours: the hash of all that we want of it but its count."""
 
+FLOOR_ANNOTATION = "penstock.dev/rollout-floor"
+"""On a Deployment of ours: how many replicas had a place when its template last changed; until that rollout is through
+the count stays at least there."""
+
 LEFT_ANNOTATION = "penstock.dev/left-count"
 """On a Deployment of ours: how many replicas waited too long and left its count, and since when, as JSON."""
 

@@ -44,7 +44,8 @@ class DomainObject:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A Deployment that carries the pool label. `intent` and `left` are our annotations, empty on a foreign one."""
+    """A Deployment that carries the pool label. `intent`, `left` and `floor` are our annotations, empty on a
+    foreign one."""
 
     key: PoolKey
     uid: str
@@ -55,6 +56,7 @@ class Deployment:
     paused: bool = False
     intent: str = ""
     left: str = ""
+    floor: int = 0
     observed_generation: int = 0
     current_replicas: int = 0
     updated_replicas: int = 0

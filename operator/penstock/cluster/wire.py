@@ -15,6 +15,7 @@ from penstock.api.names import (
     DECISION_ANNOTATION,
     DELETION_COST_ANNOTATION,
     FENCE_ANNOTATION,
+    FLOOR_ANNOTATION,
     INTENT_ANNOTATION,
     LEFT_ANNOTATION,
     REVISION_ANNOTATION,
@@ -35,6 +36,7 @@ class Annotations(
         "deletion_cost": DELETION_COST_ANNOTATION,
         "intent": INTENT_ANNOTATION,
         "left": LEFT_ANNOTATION,
+        "floor": FLOOR_ANNOTATION,
         "revision": REVISION_ANNOTATION,
     },
 ):
@@ -43,6 +45,7 @@ class Annotations(
     deletion_cost: str = ""
     intent: str = ""
     left: str = ""
+    floor: str = ""
     revision: str = ""
 
 

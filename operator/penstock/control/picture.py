@@ -74,7 +74,8 @@ class Picture:
         if before is None:
             return ()
         placed = (*before.pinned, *before.bound, *before.terminating)
-        return (pod for pod in placed if pod.uid not in self.state.pods)
+        # A kubelet that ended a pod says so before the object goes; from then on it holds nothing.
+        return (pod for pod in placed if (now := self.state.pods.get(pod.uid)) is None or now.finished)
 
     def _judged(self, found: PoolObject) -> Pool:
         known = self.pools.get(found.key)
@@ -89,6 +90,8 @@ class Picture:
             count=deployment.replicas if deployment else None,
             left=left.replicas,
             left_since_time=left.since.timestamp() if left.since else None,
+            floor=deployment.floor if deployment else 0,
+            intent=deployment.intent if deployment else "",
             current_hash=newest.template_hash if newest else "",
             replica_sets=frozenset(one.uid for one in sets),
         )

@@ -47,7 +47,7 @@ class Workloads:
             return
         raw = self.state.pools[pool.key].raw_spec
         count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds)
-        deployment = manifests.deployment(_workload(pool, raw, count))
+        deployment = manifests.deployment(_workload(pool, roll, raw, count))
         service = manifests.service(pool.key, pool.uid, raw["template"])
         digest = manifests.digest(deployment)
         if self._due(pool.key, digest, now_time):
@@ -96,7 +96,7 @@ class Workloads:
             self._busy.discard(pool.key)
 
 
-def _workload(pool: Pool, raw_spec: Any, count: Count) -> Workload:
+def _workload(pool: Pool, roll: RollCall, raw_spec: Any, count: Count) -> Workload:
     return Workload(
         key=pool.key,
         pool_uid=pool.uid,
@@ -105,4 +105,7 @@ def _workload(pool: Pool, raw_spec: Any, count: Count) -> Workload:
         left=count.left,
         left_since=rfc3339(count.left_since_time) if count.left_since_time is not None else "",
         max_unavailable=int((raw_spec.get("disruption") or {}).get("maxUnavailable", 1)),
+        floor=len(roll.pinned) + len(roll.bound),
+        last_intent=pool.intent,
+        last_floor=pool.floor,
     )

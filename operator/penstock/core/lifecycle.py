@@ -43,10 +43,18 @@ def deployment_count(
     ]
     # The ReplicaSet has yet to delete what an earlier turn took out of the count; those pods left already.
     surplus = max(roll.active - count, 0)
-    leaving = min(max(len(overdue) - surplus, 0), count)
+    leaving = min(max(len(overdue) - surplus, 0), max(count - _rollout_floor(pool, roll), 0))
     if leaving:
         since = min([*overdue, *([since] if since is not None and left else [])])
     return Count(count - leaving, left + leaving, since if left + leaving else None)
+
+
+def _rollout_floor(pool: Pool, roll: RollCall) -> int:
+    """How far the count may sink. In a rollout: not below what ran when it began, or the Deployment would take down
+    one old replica after the other for new ones that find no place.
+    """
+    rolling = any(pod.template_hash != pool.current_hash for pod in (*roll.pinned, *roll.bound))
+    return pool.floor if rolling else 0
 
 
 def _returning(pool: Pool, roll: RollCall, placed: Collection[str]) -> int:

@@ -15,6 +15,7 @@ from penstock.api.names import (
     DECISION_ANNOTATION,
     DELETION_COST_ANNOTATION,
     FENCE_ANNOTATION,
+    FLOOR_ANNOTATION,
     GATE,
     INTENT_ANNOTATION,
     LEFT_ANNOTATION,
@@ -46,6 +47,10 @@ class Workload:
     left: int
     left_since: str
     max_unavailable: int
+    floor: int = 0
+    """How many replicas have a place, should this change the template."""
+    last_intent: str = ""
+    last_floor: int = 0
 
 
 def deployment(workload: Workload) -> Manifest:
@@ -65,7 +70,9 @@ def deployment(workload: Workload) -> Manifest:
             "template": gated_template(workload.key, workload.template),
         },
     }
-    annotations = {INTENT_ANNOTATION: digest({**body["spec"], "replicas": None})}
+    intent = digest({**body["spec"], "replicas": None})
+    floor = workload.last_floor if intent == workload.last_intent else workload.floor
+    annotations = {INTENT_ANNOTATION: intent, FLOOR_ANNOTATION: str(floor)}
     if workload.left:
         annotations[LEFT_ANNOTATION] = json.dumps({"replicas": workload.left, "since": workload.left_since})
     body["metadata"]["annotations"] = annotations

@@ -59,6 +59,10 @@ class Pool:
     count: int | None = None
     left: int = 0
     left_since_time: float | None = None
+    floor: int = 0
+    """How many replicas had a place when the template last changed."""
+    intent: str = ""
+    """Our own mark on the Deployment of what we last wanted of it."""
     current_hash: str = ""
     replica_sets: frozenset[str] = frozenset()
     """The uids of the ReplicaSets that the pool's own Deployment controls."""

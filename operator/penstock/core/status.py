@@ -106,11 +106,10 @@ class PoolFacts:
 def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> InferencePoolStatus:
     """The whole status of a pool; the times of conditions and measured figures move only when something changed."""
     pool, roll = facts.pool, facts.roll
-    virtual = 0 if pool.adopts else pool.left
     before = previous or InferencePoolStatus()
     return InferencePoolStatus(
         observed_generation=pool.generation,
-        replicas=roll.active + virtual,
+        replicas=_counted(pool, roll),
         placed_replicas=len(facts.placed),
         ready_replicas=len(roll.ready),
         waiting_replicas=len(facts.waiting),
@@ -124,6 +123,13 @@ def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> Infer
         placements=tuple(_placement(one) for one in facts.placed[:MAX_PLACEMENTS]),
         conditions=conditions(_pool_judgements(facts), before.conditions, pool.generation, facts.now_time),
     )
+
+
+def _counted(pool: Pool, roll: RollCall) -> int:
+    """What an autoscaler is told: pods, and those that wait without one, but not a pod that is on its way out."""
+    if pool.adopts or pool.count is None:
+        return roll.active
+    return min(roll.active, pool.count) + pool.left
 
 
 def _residency(facts: PoolFacts) -> PoolResidency:

@@ -20,7 +20,7 @@ LIMIT = 60.0
 
 def pool(**changes: object) -> Pool:
     base = Pool(KEY, "uid", 1, desired=4, rules=PlacementRules(), template=Template(), count=4)
-    return replace(base, replica_sets=frozenset({"rs-1"}), current_hash="h", **changes)  # type: ignore[arg-type]
+    return replace(base, **{"replica_sets": frozenset({"rs-1"}), "current_hash": "h", **changes})  # type: ignore[arg-type]
 
 
 def gated(uid: str, waited: float = 0.0) -> Pod:
@@ -28,7 +28,18 @@ def gated(uid: str, waited: float = 0.0) -> Pod:
 
 
 def bound(uid: str, node: str = "n1") -> Pod:
-    return Pod(uid, "search", uid, pool="llama", node=node, pin=node, phase=Phase.RUNNING, ready=True, owner=SET)
+    return Pod(
+        uid,
+        "search",
+        uid,
+        pool="llama",
+        node=node,
+        pin=node,
+        phase=Phase.RUNNING,
+        ready=True,
+        owner=SET,
+        template_hash="h",
+    )
 
 
 def pinned(uid: str, node: str = "n1", *, unschedulable: bool = False) -> Pod:
@@ -63,6 +74,24 @@ COUNTS = {
         RUNNING[:2],
         ("search/llama#0",),
         Count(3, 1, NOW - 70),
+    ),
+    "a rollout whose new pod finds no place takes no second replica down": (
+        pool(floor=4, current_hash="new"),
+        (*RUNNING, replace(gated("d", 61), template_hash="new")),
+        (),
+        Count(4, 0, None),
+    ),
+    "a rollout over replicas that never had a place may let these go": (
+        pool(desired=5, count=5, floor=3, current_hash="new"),
+        (*RUNNING, replace(gated("d", 61), template_hash="new"), replace(gated("e", 62), template_hash="new")),
+        (),
+        Count(3, 2, NOW - 62),
+    ),
+    "once a rollout is through the floor no longer matters": (
+        pool(floor=4),
+        (*(replace(pod, template_hash="h") for pod in RUNNING), gated("d", 61)),
+        (),
+        Count(3, 1, NOW - 61),
     ),
     "somebody else's pool key that starts alike brings nobody back": (
         pool(count=3, left=1, left_since_time=NOW - 70),

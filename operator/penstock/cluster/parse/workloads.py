@@ -28,6 +28,7 @@ def deployment(seen: wire.Workload) -> Deployment:
         paused=seen.spec.paused,
         intent=annotations.intent,
         left=annotations.left,
+        floor=_whole(annotations.floor),
         observed_generation=status.observedGeneration,
         current_replicas=status.replicas,
         updated_replicas=status.updatedReplicas,
@@ -47,7 +48,7 @@ def replica_set(seen: wire.Workload) -> ReplicaSet:
         pool=labels.get(POOL_LABEL, ""),
         template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
         replicas=seen.spec.replicas,
-        revision=_revision(metadata.annotations),
+        revision=_whole(metadata.annotations.revision if metadata.annotations else ""),
         owner=controller(metadata.ownerReferences),
         terminating=metadata.deletionTimestamp is not None,
         resource_version=metadata.resourceVersion,
@@ -58,6 +59,5 @@ def priority_class(seen: wire.PriorityClass) -> PriorityClass:
     return PriorityClass(seen.metadata.name, seen.value, seen.globalDefault)
 
 
-def _revision(annotations: wire.Annotations | None) -> int:
-    text = annotations.revision if annotations else ""
+def _whole(text: str) -> int:
     return int(text) if text.isdigit() else 0
