@@ -245,14 +245,9 @@ class NodeSpec(Struct, gc=False):
     unschedulable: bool = False
 
 
-class Image(Struct, gc=False):
-    names: list[str] | None = None
-
-
 class NodeStatus(Struct, gc=False):
     allocatable: Quantities | None = None
     conditions: list[Condition] | None = None
-    images: list[Image] | None = None
 
 
 class Node(Struct, gc=False):

@@ -140,7 +140,6 @@ class Node:
     ready: bool = True
     not_ready_since_time: float | None = None
     allocatable: Amounts = field(default_factory=_nothing)
-    images: frozenset[str] = frozenset()
 
     @property
     def country(self) -> str:

@@ -12,6 +12,9 @@ from penstock.cluster.parse.quantity import amounts
 from penstock.cluster.parse.scheduling import frozen_labels
 from penstock.core.model import Node, Taint
 
+_CORDON_TAINTS = frozenset({"node.kubernetes.io/unschedulable"})
+_DARK_TAINTS = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
+
 decode_node = msgspec.json.Decoder(wire.Node).decode
 
 
@@ -24,10 +27,18 @@ def node(seen: wire.Node) -> Node:
         name=seen.metadata.name,
         uid=seen.metadata.uid,
         labels=frozen_labels(seen.metadata.labels),
-        taints=tuple(Taint(one.key, one.value, one.effect) for one in seen.spec.taints or ()),
+        taints=tuple(
+            Taint(one.key, one.value, one.effect)
+            for one in seen.spec.taints or ()
+            if one.key not in _implied(cordoned=seen.spec.unschedulable, ready=is_ready)
+        ),
         cordoned=seen.spec.unschedulable,
         ready=is_ready,
         not_ready_since_time=None if is_ready else unix_time(since) or 0.0,
         allocatable=MappingProxyType(amounts(seen.status.allocatable)),
-        images=frozenset(name for image in seen.status.images or () for name in image.names or ()),
     )
+
+
+def _implied(*, cordoned: bool, ready: bool) -> frozenset[str]:
+    """Taints that the node controller derives from what is told already; they follow late, both ways."""
+    return (_CORDON_TAINTS if cordoned else frozenset()) | (frozenset() if ready else _DARK_TAINTS)
