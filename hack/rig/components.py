@@ -1,7 +1,15 @@
-"""Command lines of the control plane's components. Everything listens on 127.0.0.1."""
+"""Command lines and files of the control plane's components. Everything listens on 127.0.0.1."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rig.kubelet import ALIVE, KUBELET_LABEL
+
+STAGES = Path(__file__).with_name("stages")
 
 LOOPBACK = "127.0.0.1"
 CLUSTER_HOSTS = ("localhost", LOOPBACK, "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
@@ -13,6 +21,14 @@ CONTROLLERS = (
     "-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller"
 )
 CLIENT_RATE = ("--kube-api-qps=300", "--kube-api-burst=600")
+
+
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata"}],
+}
 
 
 @dataclass(frozen=True)
@@ -132,3 +148,39 @@ def kwok(binary: Path, pki: Path, ports: Ports, config: Path) -> list[str]:
         f"--node-ip={LOOPBACK}",
         f"--node-port={ports.kwok}",
     ]
+
+
+def kwok_config(directory: Path, lease_seconds: int) -> Path:
+    """Write kwok's configuration with every stage. A node's Lease is renewed four times in `lease_seconds`."""
+    options = {
+        "enableCRDs": [],
+        "manageNodesWithLabelSelector": f"{KUBELET_LABEL}={ALIVE}",
+        "nodeLeaseDurationSeconds": lease_seconds,
+        "nodeLeaseParallelism": 4,
+        "nodePlayStageParallelism": 4,
+    }
+    documents: list[Any] = [
+        {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
+    ]
+    documents += [yaml.safe_load(stage.read_text()) for stage in sorted(STAGES.glob("*.yaml"))]
+    path = directory / "kwok.yaml"
+    path.write_text(yaml.safe_dump_all(documents))
+    return path
+
+
+def audit_policy(directory: Path) -> Path:
+    """Write the audit policy: who asked what of which object, of every request."""
+    path = directory / "audit-policy.json"
+    path.write_text(json.dumps(AUDIT_POLICY))
+    return path
+
+
+def health_urls(ports: Ports) -> dict[str, str]:
+    """Where a component says that it is healthy."""
+    return {
+        "etcd": f"http://{LOOPBACK}:{ports.etcd}/health",
+        "kube-apiserver": f"https://{LOOPBACK}:{ports.apiserver}/readyz",
+        "kube-controller-manager": f"https://{LOOPBACK}:{ports.controller_manager}/healthz",
+        "kube-scheduler": f"https://{LOOPBACK}:{ports.scheduler}/readyz",
+        "kwok": f"http://{LOOPBACK}:{ports.kwok}/healthz",
+    }

@@ -1,7 +1,5 @@
 """One real control plane on this machine: etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +9,8 @@ from types import TracebackType
 from typing import Self
 
 import requests
-import yaml
 
-from rig import components, kubeconfig
+from rig import commands, components, kubeconfig
 from rig.api import Api, ApiError, Object
 from rig.binaries import BinaryUnavailable, locate, table
 from rig.components import LOOPBACK, Ports
@@ -22,21 +19,10 @@ from rig.kubelet import ALIVE, KUBELET_LABEL
 from rig.processes import Child, Nursery, PortTaken, free_ports
 from rig.waiting import wait_for
 
-STAGES = Path(__file__).with_name("stages")
 START_ATTEMPTS = 4
 READY_SECONDS = 90
 NODE_GRACE_SECONDS = 12
 TOKEN_SECONDS = 24 * 3600
-AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata"}],
-}
-
-
-class CommandFailed(Exception):
-    """kubectl or helm ended with a code other than 0; the message holds what it printed."""
 
 
 class ControlPlane:
@@ -159,27 +145,11 @@ class ControlPlane:
     def _command(
         self, name: str, arguments: Sequence[str], kubeconfig: Path | None, text: str | None, *, check: bool
     ) -> subprocess.CompletedProcess[str]:
-        home = {
-            f"HELM_{kind}_HOME": str(self.directory / "helm" / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")
-        }
-        outcome = subprocess.run(
-            [located()[name], *arguments],
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={
-                **os.environ,
-                **home,
-                "KUBECONFIG": str(kubeconfig or self.kubeconfig),
-                "KUBECACHEDIR": str(self.directory / "kubectl"),
-            },
-        )
+        environment = {**commands.folders(self.directory), "KUBECONFIG": str(kubeconfig or self.kubeconfig)}
+        outcome = commands.run([located()[name], *arguments], environment, text)
         if check and outcome.returncode != 0:
             self.check()
-            printed = (outcome.stdout + outcome.stderr).strip()
-            raise CommandFailed(f"{name} {' '.join(arguments)} ended with {outcome.returncode}:\n{printed}")
+            raise commands.failure(name, arguments, outcome)
         return outcome
 
     # Processes
@@ -236,10 +206,11 @@ class ControlPlane:
         self.api.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": {KUBELET_LABEL: state}}})
 
     def _start(self, binaries: Mapping[str, Path], *, kubelet: bool, scheduler: bool) -> None:
+        audit = (components.audit_policy(self.directory), self.audit_log) if self._audit else None
         ports, pki, spawn = self._ports, self._identities.pki, self._nursery.spawn
         spawn("etcd", components.etcd(binaries["etcd"], self.directory, ports), port=ports.etcd)
         self._await("etcd")
-        apiserver = components.kube_apiserver(binaries["kube-apiserver"], pki, ports, self._audit_files())
+        apiserver = components.kube_apiserver(binaries["kube-apiserver"], pki, ports, audit)
         spawn("kube-apiserver", apiserver, port=ports.apiserver)
         self._await("kube-apiserver")
         manager = components.kube_controller_manager(
@@ -250,49 +221,22 @@ class ControlPlane:
             command = components.kube_scheduler(binaries["kube-scheduler"], pki, ports)
             spawn("kube-scheduler", command, port=ports.scheduler)
         if kubelet:
-            command = components.kwok(binaries["kwok"], pki, ports, self._kwok_config())
+            command = components.kwok(
+                binaries["kwok"], pki, ports, components.kwok_config(self.directory, self.node_grace_seconds)
+            )
             spawn("kwok", command, port=ports.kwok)
             spawn("kubelet", [sys.executable, "-m", "rig.kubelet", str(pki / "kubelet.kubeconfig")])
         for name in self._nursery.children:
             self._await(name)
         self._ready("the default ServiceAccount", self._has_default_service_account)
 
-    def _audit_files(self) -> tuple[Path, Path] | None:
-        if not self._audit:
-            return None
-        policy = self.directory / "audit-policy.json"
-        policy.write_text(json.dumps(AUDIT_POLICY))
-        return policy, self.audit_log
-
-    def _kwok_config(self) -> Path:
-        options = {
-            "enableCRDs": [],
-            "manageNodesWithLabelSelector": f"{KUBELET_LABEL}={ALIVE}",
-            "nodeLeaseDurationSeconds": self.node_grace_seconds,
-            "nodeLeaseParallelism": 4,
-            "nodePlayStageParallelism": 4,
-        }
-        documents: list[Object] = [
-            {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
-        ]
-        documents += [yaml.safe_load(stage.read_text()) for stage in sorted(STAGES.glob("*.yaml"))]
-        path = self.directory / "kwok.yaml"
-        path.write_text(yaml.safe_dump_all(documents))
-        return path
-
     def _await(self, name: str) -> None:
         child = self.component(name)
         if child.port:
             self._ready(f"{name} listens", child.listening)
-        health = {
-            "etcd": f"http://{LOOPBACK}:{self._ports.etcd}/health",
-            "kube-apiserver": f"{self.url}/readyz",
-            "kube-controller-manager": f"https://{LOOPBACK}:{self._ports.controller_manager}/healthz",
-            "kube-scheduler": f"https://{LOOPBACK}:{self._ports.scheduler}/readyz",
-            "kwok": f"http://{LOOPBACK}:{self._ports.kwok}/healthz",
-        }
-        if name in health:
-            self._ready(f"{name} is healthy", lambda: self._answers(child, health[name]))
+        url = components.health_urls(self._ports).get(name)
+        if url:
+            self._ready(f"{name} is healthy", lambda: self._answers(child, url))
         else:
             self._ready(f"{name} is ready", lambda: self._says_ready(child))
 

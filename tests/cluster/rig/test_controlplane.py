@@ -15,7 +15,8 @@ import yaml
 from rig import controlplane, processes
 from rig.api import ApiError
 from rig.audit import AuditLog
-from rig.controlplane import CommandFailed, ControlPlane
+from rig.commands import CommandFailed
+from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node, usable_nodes
 from rig.processes import ChildDied, free_ports, running_with
 from rig.waiting import wait_for
