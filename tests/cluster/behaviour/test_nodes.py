@@ -64,7 +64,7 @@ def test_a_cordoned_node_takes_nothing_new_and_keeps_what_runs(factory: Factory)
     factory.plane.kubectl("cordon", "de-0")
     factory.patch_pool("llama", {"replicas": 2})
     waiting = factory.wait_waiting("llama", "Tainted")
-    assert "uncordon de-0" in waiting["wouldFit"], waiting
+    assert "uncordon node de-0" in waiting["wouldFit"], waiting
     assert factory.running("llama")[0]["metadata"]["name"] == running["metadata"]["name"]
     factory.plane.kubectl("uncordon", "de-0")
     factory.wait_running("llama", 2, SOON_SECONDS)

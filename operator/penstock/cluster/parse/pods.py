@@ -74,7 +74,8 @@ def template(raw: Mapping[str, Any], namespace: str, pool: str, priorities: Mapp
     field in the pool when the template is no pod template.
     """
     try:
-        seen = msgspec.convert(raw, wire.PodTemplate, strict=False)
+        # By way of bytes, as a pod comes: some parts of it are kept undecoded.
+        seen = msgspec.json.decode(msgspec.json.encode(raw), type=wire.PodTemplate, strict=False)
         labels = {**((seen.metadata and seen.metadata.labels) or {}), POOL_LABEL: pool}
         rules = scheduling(seen.spec, namespace, labels)
         asked = requests(seen.spec)
