@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from rig.install import install_chart
 
 from admission import (
     ADMINISTRATOR,
@@ -31,6 +30,7 @@ from penstock.api.names import DECISION_ANNOTATION, GATE, LEASE_NAME, POOL_LABEL
 from rig.api import ApiError
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
+from rig.install import install_chart
 from rig.waiting import wait_for
 
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
@@ -117,10 +117,11 @@ def test_only_the_lift_is_fenced(house: House) -> None:
     house[OPERATOR].delete(path)
 
 
-def test_a_foreign_gate_is_anybodys_to_lift(house: House) -> None:
-    path = create(house, "example.com/quota", GATE, labels={POOL_LABEL: "llama"})
-    left = house[USER].patch(path, [{"op": "remove", "path": "/spec/schedulingGates/0"}], "json")
-    assert left["spec"]["schedulingGates"] == [{"name": GATE}]
+@pytest.mark.parametrize("others", ((), (GATE,)), ids=("alone", "beside ours"))
+def test_a_foreign_gate_is_anybodys_to_lift(house: House, others: tuple[str, ...]) -> None:
+    path = create(house, "example.com/quota", *others, labels={POOL_LABEL: "llama"})
+    left = house[USER].patch(path, lift(), "json")["spec"].get("schedulingGates", [])
+    assert left == [{"name": gate} for gate in others]
 
 
 def test_after_a_takeover_the_old_leader_is_refused(house: House) -> None:
