@@ -20,7 +20,7 @@ from penstock.control.returning import Rights
 from penstock.control.workloads import Workloads
 from penstock.core import explanation, lifecycle, placement, residency
 from penstock.core.backoff import BackOff
-from penstock.core.evidence import Evidence, judge
+from penstock.core.evidence import Evidence
 from penstock.core.lifecycle import Ending, Verdict
 from penstock.core.manifests import Lift
 from penstock.core.model import Mode, Pod, PoolKey, Replica
@@ -66,7 +66,7 @@ class ControlLoop:
         while True:
             self.turn(time.monotonic(), time.time())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(min(TICK_SECONDS, self.reporter.due_seconds(time.monotonic()))):
                     await self.state.wake.wait()
             self.state.wake.clear()
 
@@ -87,7 +87,7 @@ class ControlLoop:
         placed = {decision.replica.key for decision in plan.decisions}
         for key, pool in self.picture.pools.items():
             self.workloads.keep(pool, self.picture.rolls[key], placed, now_time)
-        self._rank(now_at)
+        self._rank()
         # 6. report
         scene = Scene(self.picture, plan, verdicts, self.rights.standing, touched, now_at, now_time)
         self.reporter.report(scene)
@@ -182,23 +182,23 @@ class ControlLoop:
 
     # -------------------------------------------------------------------------------------------------------- rank
 
-    def _rank(self, now_at: float) -> None:
+    def _rank(self) -> None:
         """Keep the order of a scale-down in line with the places that went bad, or recovered."""
         for roll in self.picture.rolls.values():
             for pod in roll.bound:
                 if pod.deletion_cost is None or pod.uid in self._ranking:
                     continue
-                cost = lifecycle.rank_change(pod, troubled=self._troubled(pod.node, now_at))
+                cost = lifecycle.rank_change(pod, troubled=self._troubled(pod.node))
                 if cost is not None:
                     self._ranking.add(pod.uid)
                     self.spawn(self._rank_one(pod, cost))
 
-    def _troubled(self, name: str, now_at: float) -> bool:
+    def _troubled(self, name: str) -> bool:
         at = self.picture.fleet.position.get(name)
         if at is None:
             return True
-        view = self.picture.fleet.rows[at].view
-        return view.node.cordoned or not view.node.ready or judge(view.telemetry, now_at) is not Evidence.FRESH
+        row = self.picture.fleet.rows[at]
+        return row.view.node.cordoned or not row.view.node.ready or row.evidence is not Evidence.FRESH
 
     async def _rank_one(self, pod: Pod, cost: int) -> None:
         await self.acts.rank(pod, cost)

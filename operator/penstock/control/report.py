@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -30,6 +32,9 @@ from penstock.core.verdicts import Waiting
 from penstock.metrics import Metrics
 from penstock.settings import Settings
 
+LOOK_SECONDS = 0.1
+"""Pause between two looks at the same thing: under load many turns pass while one status is made."""
+_DOMAINS = "domains"
 REFRESH_SECONDS = 5.0
 """Measured figures are looked at this often where nothing else changed."""
 
@@ -56,6 +61,11 @@ class Scene:
     now_at: float
     now_time: float
 
+    @cached_property
+    def waiting(self) -> Mapping[PoolKey, Sequence[Waiting]]:
+        """The plan's waiting replicas by pool."""
+        return _by_pool(self.plan.waiting)
+
 
 @dataclass
 class Reporter:
@@ -71,6 +81,10 @@ class Reporter:
     _domains: dict[str, PowerDomainStatus] = field(default_factory=dict)
     _next_at: dict[object, float] = field(default_factory=dict)
     _due: set[PoolKey] = field(default_factory=set)
+    _domains_due: bool = True
+    _reported: object = None
+    _told: dict[PoolKey, object] = field(default_factory=dict)
+    """What this pool's replicas were last told: a wait that goes on unchanged is no news."""
     _refreshed_at: float = 0.0
 
     def report(self, scene: Scene) -> None:
@@ -78,27 +92,57 @@ class Reporter:
         refresh = scene.now_at - self._refreshed_at >= REFRESH_SECONDS
         if refresh:
             self._refreshed_at = scene.now_at
-        statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_at)}
-        self._report_domains(scene, statements)
-        self._report_pools(scene, statements, refresh=refresh)
+        self._domains_due |= refresh or (scene.picture.fleet, scene.rights) != self._reported
+        self._reported = (scene.picture.fleet, scene.rights)
+        self._due |= set(scene.picture.pools) if refresh else {*scene.touched, *self._newly_told(scene)}
+        self._due &= scene.picture.pools.keys()
+        pools = [key for key in self._due if self._may_look(key, scene.now_at)]
+        domains = self._domains_due and self._may_look(_DOMAINS, scene.now_at)
+        if pools or domains:
+            self._look(scene, pools, domains=domains)
         self._forget_ended(scene.picture)
+
+    def _newly_told(self, scene: Scene) -> Iterable[PoolKey]:
+        for key in scene.waiting.keys() | scene.verdicts.keys() | self._told.keys():
+            told = (scene.waiting.get(key), scene.verdicts.get(key))
+            if told != self._told.get(key, (None, None)):
+                yield key
+        self._told = {
+            key: (scene.waiting.get(key), scene.verdicts.get(key))
+            for key in scene.waiting.keys() | scene.verdicts.keys()
+        }
+
+    def due_seconds(self, now_at: float) -> float:
+        """How long until something that changed may be reported; infinite where nothing did."""
+        due = [self._next_at.get(key, 0.0) for key in self._due]
+        due += [self._next_at.get(_DOMAINS, 0.0)] if self._domains_due else []
+        return max(min(due, default=math.inf) - now_at, 0.0)
+
+    def _look(self, scene: Scene, pools: Collection[PoolKey], *, domains: bool) -> None:
+        statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_at)}
+        if domains:
+            self._domains_due = False
+            self._looked(_DOMAINS, scene.now_at)
+            self._report_domains(scene, statements)
+        if pools:
+            self._report_pools(scene, statements, pools)
+
+    def _may_look(self, key: object, now_at: float) -> bool:
+        return now_at >= self._next_at.get(key, 0.0)
+
+    def _looked(self, key: object, now_at: float) -> None:
+        self._next_at[key] = now_at + LOOK_SECONDS
 
     # ------------------------------------------------------------------------------------------------------- pools
 
-    def _report_pools(self, scene: Scene, statements: Mapping[str, book.Statement], *, refresh: bool) -> None:
-        waiting = _by_pool(scene.plan.waiting)
-        self._due |= set(scene.picture.pools) if refresh else {*scene.touched, *waiting, *scene.verdicts}
-        ready = [key for key in self._due if key in scene.picture.pools and self._may_write(key, scene.now_at)]
-        if not ready:
-            return
+    def _report_pools(self, scene: Scene, statements: Mapping[str, book.Statement], keys: Collection[PoolKey]) -> None:
         drawn = draw.pool_watts(row.view for row in scene.picture.fleet.rows)
-        for key in ready:
+        for key in keys:
             self._due.discard(key)
-            facts = self._facts(scene, key, waiting.get(key, ()), drawn.get(key, 0.0), statements)
+            self._looked(key, scene.now_at)
+            waiting = scene.waiting.get(key, ())
+            facts = self._facts(scene, key, waiting, drawn.get(key, 0.0), statements)
             self._tell_pool(facts, scene.now_at)
-
-    def _may_write(self, key: object, now_at: float) -> bool:
-        return now_at >= self._next_at.get(key, 0.0)
 
     def _wrote(self, key: object, now_at: float) -> None:
         self._next_at[key] = now_at + 1.0 / self.settings.status_writes_per_second
@@ -178,7 +222,8 @@ class Reporter:
 
     def _report_domains(self, scene: Scene, statements: Mapping[str, book.Statement]) -> None:
         for name, found in self.state.domains.items():
-            if not self._may_write(name, scene.now_at):
+            if not self._may_look(name, scene.now_at):
+                self._domains_due = True
                 continue
             facts = domain_status.DomainFacts(
                 name=name,
