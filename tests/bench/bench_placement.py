@@ -1,0 +1,171 @@
+"""Placing a thousand replicas on five hundred nodes: the operator beside a bare PATCH loop and kube-scheduler alone.
+
+`python -m tests.bench.bench_placement [rounds]`. Every arm runs on one control plane under the same admission policies
+while one publisher writes all GPUNodes at their heartbeat; times come from the API server's audit log.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from penstock.api.names import API_VERSION, GATE, LEASE_NAME, POOL_LABEL
+from rig.audit import AuditLog, Request
+from rig.controlplane import ControlPlane
+from rig.fleet import add_nodes, gpu_node
+from rig.install import NAMESPACE, OPERATOR_ACCOUNT, Operator, install_chart, start_operator
+from rig.telemetry import Publisher
+from rig.waiting import wait_for
+from tests.bench.figures import Figure, percentile, show
+
+NODES = 500
+REPLICAS = 1000
+TRICKLE = 200
+CEILING_SECONDS = 300
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+POOLS = f"/apis/{API_VERSION}/namespaces/default/inferencepools"
+PODS = "/api/v1/namespaces/default/pods"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+
+Object = dict[str, Any]
+
+
+def template(*, gated: bool) -> Object:
+    resources = {"limits": {"nvidia.com/gpu": "1"}}
+    spec: Object = {"terminationGracePeriodSeconds": 0, "containers": [{"name": "s", "image": "i", "resources": resources}]}
+    if gated:
+        spec["schedulingGates"] = [{"name": GATE}]
+    return {"metadata": {"labels": {POOL_LABEL: "crowd"}}, "spec": spec}
+
+
+def deployment(*, gated: bool) -> Object:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "crowd"},
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": {POOL_LABEL: "crowd"}},
+            "template": template(gated=gated),
+        },
+    }
+
+
+def pool(replicas: int) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "InferencePool",
+        "metadata": {"name": "crowd"},
+        "spec": {"replicas": replicas, "template": {"spec": template(gated=False)["spec"]}},
+    }
+
+
+class Rig:
+    """The control plane of every arm."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.audit = AuditLog(plane.audit_log)
+        self.identity = plane.service_account(NAMESPACE, OPERATOR_ACCOUNT)
+
+    def makespan_seconds(self, path: str, obj: Object) -> float:
+        """From the creation of `obj` to the last binding of its thousand pods."""
+        mark = self.audit.mark()
+        self.plane.api.create(path, obj)
+        wait_for(f"{REPLICAS} bindings", lambda: len(bindings(self.audit, mark)) >= REPLICAS, CEILING_SECONDS)
+        moments = [at(one) for one in bindings(self.audit, mark)]
+        began = min(at(one) for one in self.audit.since(mark) if one.resource == path.rsplit("/", 1)[1] and one.writes)
+        self.plane.api.delete(f"{path}/crowd")
+        wait_for("all pods are gone", lambda: not self.plane.api.list(PODS, limit=1), CEILING_SECONDS, report=False)
+        return max(moments) - began
+
+    @contextmanager
+    def bare_loop(self) -> Iterator[None]:
+        """The loop that decides nothing, as the holder of the Lease."""
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": LEASE_NAME, "namespace": NAMESPACE},
+            "spec": {"holderIdentity": "bare", "leaseTransitions": 0},
+        }
+        self.plane.api.create(LEASES, lease)
+        command = [sys.executable, "-m", "tests.bench.bare_loop", str(self.identity), "bare/0"]
+        child = self.plane.spawn("bare-loop", command, essential=False)
+        try:
+            yield
+        finally:
+            child.stop()
+            self.plane.release(child)
+            self.plane.api.delete(f"{LEASES}/{LEASE_NAME}")
+
+    @contextmanager
+    def operator(self, name: str) -> Iterator[Operator]:
+        running = start_operator(self.plane, name=name, kubeconfig=self.identity)
+        running.wait_ready()
+        try:
+            yield running
+        finally:
+            running.stop()
+            self.plane.api.delete(f"{LEASES}/{LEASE_NAME}")
+
+
+def at(request: Request) -> float:
+    """When the API server had answered, Unix seconds."""
+    return datetime.fromisoformat(request.event["stageTimestamp"].replace("Z", "+00:00")).timestamp()
+
+
+def bindings(audit: AuditLog, mark: int) -> list[Request]:
+    return [one for one in audit.since(mark) if one.resource == "pods/binding" and one.code < 300]
+
+
+def gate_seconds(rig: Rig, mark: int) -> list[float]:
+    """For each pod created since `mark`: from the answer to its creation to the answer to our accepted lift."""
+    created: dict[str, float] = {}
+    lifted: dict[str, float] = {}
+    for one in rig.audit.since(mark):
+        if one.resource != "pods" or one.code >= 300:
+            continue
+        if one.verb == "create":
+            created[name_of(one)] = at(one)
+        elif one.verb == "patch" and OPERATOR_ACCOUNT in one.user:
+            lifted.setdefault(one.name, at(one))
+    return [lifted[name] - created[name] for name in lifted.keys() & created.keys()]
+
+
+def name_of(request: Request) -> str:
+    reference = request.event.get("objectRef", {})
+    return str(reference.get("name") or request.event.get("responseObject", {}).get("metadata", {}).get("name", ""))
+
+
+def main(rounds: int = 3) -> None:
+    with ControlPlane.start(audit=True) as plane:
+        install_chart(plane)
+        add_nodes(plane, [gpu_node(f"gpu-{number:03}") for number in range(NODES)])
+        publisher = Publisher(plane)
+        publisher.start()
+        rig = Rig(plane)
+        arms: dict[str, list[float]] = {"kube-scheduler": [], "bare loop": [], "operator": []}
+        for round_ in range(rounds):
+            arms["kube-scheduler"].append(rig.makespan_seconds(DEPLOYMENTS, deployment(gated=False)))
+            with rig.bare_loop():
+                arms["bare loop"].append(rig.makespan_seconds(DEPLOYMENTS, deployment(gated=True)))
+            with rig.operator(f"operator-{round_}"):
+                arms["operator"].append(rig.makespan_seconds(POOLS, pool(REPLICAS)))
+        publisher.stop()
+    medians = {name: statistics.median(seconds) for name, seconds in arms.items()}
+    show(
+        f"{REPLICAS} replicas on {NODES} nodes, median of {rounds}",
+        [
+            *(Figure(f"makespan: {name}", seconds, "s") for name, seconds in medians.items()),
+            Figure("operator ÷ bare loop", medians["operator"] / medians["bare loop"], "×", limit=1.15),
+            Figure("operator ÷ kube-scheduler alone", medians["operator"] / medians["kube-scheduler"], "×"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))
