@@ -29,6 +29,9 @@ from penstock.core.pool import replicas
 from penstock.metrics import Metrics
 from penstock.settings import Settings
 
+REST_RATIO = 2.0
+LONGEST_REST_SECONDS = 0.05
+"""After a turn the loop rests twice as long as it took, so that deciding never takes the core from the watches."""
 TICK_SECONDS = 1.0
 """Time alone changes verdicts (telemetry turns stale, a wait turns long), so the loop turns at least this often."""
 
@@ -64,7 +67,10 @@ class ControlLoop:
     async def run(self) -> None:
         """Turn for ever: at once when something changed, else every second."""
         while True:
-            self.turn(time.monotonic(), time.time())
+            started_at = time.monotonic()
+            self.turn(started_at, time.time())
+            # What arrives meanwhile is taken in at once: under load one turn serves many events.
+            await asyncio.sleep(min(REST_RATIO * (time.monotonic() - started_at), LONGEST_REST_SECONDS))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(TICK_SECONDS, self.reporter.due_seconds(time.monotonic()))):
                     await self.state.wake.wait()
