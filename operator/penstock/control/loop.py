@@ -202,7 +202,8 @@ class ControlLoop:
     def _troubled(self, name: str) -> bool:
         at = self.picture.fleet.position.get(name)
         if at is None:
-            return True
+            # Its replicas are being replaced, so their rank no longer matters.
+            return False
         row = self.picture.fleet.rows[at]
         return row.view.node.cordoned or not row.view.node.ready or row.evidence is not Evidence.FRESH
 

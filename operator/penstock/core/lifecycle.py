@@ -155,13 +155,15 @@ def slow_scheduler(pods: Iterable[Pod], now_time: float, limit_seconds: float) -
 
 # ------------------------------------------------------------------------------------------------- which goes first
 
+HIGHEST_COST = 4_000
+"""Bound of a first rank, either way: scores of places that do differ by less than this."""
 TROUBLED_SHIFT = 10_000
 """How far the pod-deletion-cost of a replica sinks while its place is bad: below every good one, its own rank kept."""
 
 
 def deletion_cost(score: float) -> int:
-    """The first rank of a replica, from its score (0 to 1): the worse the place, the sooner a scale-down takes it."""
-    return max(0, min(1000, round(1000 * score)))
+    """The first rank of a replica, from its score: the worse the place, the sooner a scale-down takes it."""
+    return max(-HIGHEST_COST, min(HIGHEST_COST, round(1000 * score)))
 
 
 def rank_change(pod: Pod, *, troubled: bool) -> int | None:

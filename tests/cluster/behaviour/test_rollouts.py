@@ -153,8 +153,8 @@ def test_a_scale_down_takes_the_replica_on_the_cordoned_node(factory: Factory) -
     factory.pool("llama", replicas=2, gpus=8)
     factory.wait_running("llama", 2)
     factory.plane.kubectl("cordon", "de-1")
-    wait_for("the rank of its replica sinks", lambda: _cost(factory, "de-1") < 0, PATIENCE_SECONDS)
-    assert _cost(factory, "de-0") >= 0
+    wait_for("the rank of its replica sinks", lambda: _cost(factory, "de-1") < -5_000, PATIENCE_SECONDS)
+    assert _cost(factory, "de-0") > -5_000
     factory.plane.kubectl("scale", "inferencepools.penstock.dev/llama", "--replicas=1")
     factory.wait_running("llama", 1)
     assert factory.nodes_of("llama") == ["de-0"]

@@ -165,6 +165,21 @@ def test_endings(one: Pod, nodes: dict[str, Node], want: tuple[Ending, bool] | N
     assert [(verdict.ending, verdict.delete) for verdict in found] == ([want] if want else [])
 
 
+COSTS = {
+    "a better place has a higher rank": (-0.5, -500),
+    "a place that was worse than any other keeps a rank above the troubled": (-250.0, -lifecycle.HIGHEST_COST),
+    "the best place has a bound too": (9.0, lifecycle.HIGHEST_COST),
+}
+
+
+@pytest.mark.parametrize(("score", "want"), COSTS.values(), ids=COSTS.keys())
+def test_deletion_cost(score: float, want: int) -> None:
+    assert lifecycle.deletion_cost(score) == want
+    troubled = lifecycle.rank_change(replace(bound("p"), deletion_cost=want), troubled=True)
+    assert troubled is not None
+    assert troubled < -lifecycle.HIGHEST_COST
+
+
 RANKS = {
     "a good place keeps its rank": (500, False, None),
     "a place that went bad sinks below every good one": (500, True, 500 - lifecycle.TROUBLED_SHIFT),
