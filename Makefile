@@ -59,7 +59,7 @@ test: $(STAMP) ## everything that CI runs, and at the end one line of totals
 	@$(BIN)/python hack/totals.py $(REPORTS)
 
 bench: $(STAMP) ## print every figure of speed and size beside its limit
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m bench
 
 demo: $(STAMP) ## play the story on a real control plane; KEEP=1 leaves it running
 	$(BIN)/python -m demo

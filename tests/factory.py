@@ -234,7 +234,9 @@ def pins(pod: Object) -> set[str]:
 
 def required_terms(pod: Object) -> list[Object]:
     affinity = pod["spec"].get("affinity", {}).get("nodeAffinity", {})
-    terms: list[Object] = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", [])
+    terms: list[Object] = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get(
+        "nodeSelectorTerms", []
+    )
     return terms
 
 

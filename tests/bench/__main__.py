@@ -15,7 +15,7 @@ def main() -> int:
     broken = []
     for number, name in enumerate(names, start=1):
         print(f"==> {name} ({number} of {len(names)})", flush=True)
-        if subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=False).returncode:
+        if subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode:
             broken.append(name)
     if broken:
         print(f"broken: {', '.join(broken)}", file=sys.stderr)

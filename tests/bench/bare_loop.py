@@ -1,6 +1,6 @@
 """The floor: a loop that lifts every gate with one bare PATCH and decides nothing.
 
-`python -m tests.bench.bare_loop KUBECONFIG FENCE` runs until it is ended. It carries the leader's fence, so that it
+`python -m bench.bare_loop KUBECONFIG FENCE` runs until it is ended. It carries the leader's fence, so that it
 passes the same admission policies as the operator, and keeps as many writes in flight.
 """
 

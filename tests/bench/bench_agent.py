@@ -1,6 +1,6 @@
 """What one node agent costs: processor time and memory with eight GPUs, on our NVML library.
 
-`python tests/bench/bench_agent.py [seconds]` prints each figure beside its limit. The API server here is a listener
+`python -m bench.bench_agent [seconds]` prints each figure beside its limit. The API server here is a listener
 that accepts every PATCH; the driver's own kernel time is not in the figures.
 """
 

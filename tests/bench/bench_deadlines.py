@@ -1,6 +1,6 @@
 """The deadlines that are behaviour, set beside what was measured: why a replica waits, and how soon a standby decides.
 
-`python -m tests.bench.bench_deadlines [rounds]`.
+`python -m bench.bench_deadlines [rounds]`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import statistics
 import sys
 import time
 
+from bench.figures import Figure, show
 from factory import Factory, fleet, open_factory
 from rig.controlplane import ControlPlane
 from rig.install import start_operator
 from rig.waiting import wait_for
-from tests.bench.figures import Figure, show
 
 CEILING_SECONDS = 300
 
@@ -41,7 +41,9 @@ def placed_after_raise_seconds(factory: Factory, number: int) -> float:
 
 def takeover_seconds(plane: ControlPlane) -> float:
     """From the death (SIGKILL) of a leader with the chart's own Lease settings to the standby's first decision."""
-    factory = open_factory(plane, {"PENSTOCK_LEASE_SECONDS": "15", "PENSTOCK_RENEW_SECONDS": "10", "PENSTOCK_RETRY_SECONDS": "2"})
+    factory = open_factory(
+        plane, {"PENSTOCK_LEASE_SECONDS": "15", "PENSTOCK_RENEW_SECONDS": "10", "PENSTOCK_RETRY_SECONDS": "2"}
+    )
     factory.add(fleet("DE"))
     standby = start_operator(plane, name="standby")
     standby.wait_ready()

@@ -1,6 +1,6 @@
 """Placing a thousand replicas on five hundred nodes: the operator beside a bare PATCH loop and kube-scheduler alone.
 
-`python -m tests.bench.bench_placement [rounds]`. Every arm runs on one control plane under the same admission policies
+`python -m bench.bench_placement [rounds]`. Every arm runs on one control plane under the same admission policies
 while one publisher writes all GPUNodes at their heartbeat; times come from the API server's audit log.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from bench.figures import Figure, percentile, show
 from penstock.api.names import API_VERSION, GATE, LEASE_NAME, POOL_LABEL
 from rig.audit import AuditLog, Request
 from rig.controlplane import ControlPlane
@@ -21,7 +22,6 @@ from rig.fleet import add_nodes, gpu_node
 from rig.install import NAMESPACE, OPERATOR_ACCOUNT, Operator, install_chart, start_operator
 from rig.telemetry import Publisher
 from rig.waiting import wait_for
-from tests.bench.figures import Figure, percentile, show
 
 NODES = 500
 REPLICAS = 1000
@@ -37,7 +37,10 @@ Object = dict[str, Any]
 
 def template(*, gated: bool, name: str = "") -> Object:
     resources = {"limits": {"nvidia.com/gpu": "1"}}
-    spec: Object = {"terminationGracePeriodSeconds": 0, "containers": [{"name": "s", "image": "i", "resources": resources}]}
+    spec: Object = {
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "s", "image": "i", "resources": resources}],
+    }
     if gated:
         spec["schedulingGates"] = [{"name": GATE}]
     metadata: Object = {"labels": {POOL_LABEL: "crowd"}} | ({"name": name} if name else {})
@@ -95,7 +98,7 @@ class Rig:
             "spec": {"holderIdentity": "bare", "leaseTransitions": 0},
         }
         self.plane.api.create(LEASES, lease)
-        command = [sys.executable, "-m", "tests.bench.bare_loop", str(self.identity), "bare/0"]
+        command = [sys.executable, "-m", "bench.bare_loop", str(self.identity), "bare/0"]
         child = self.plane.spawn("bare-loop", command, essential=False)
         try:
             yield
@@ -117,7 +120,7 @@ class Rig:
 
 def at(request: Request) -> float:
     """When the API server had answered, Unix seconds."""
-    return datetime.fromisoformat(request.event["stageTimestamp"].replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(request.event["stageTimestamp"]).timestamp()
 
 
 def bindings(audit: AuditLog, mark: int) -> list[Request]:

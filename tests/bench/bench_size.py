@@ -1,6 +1,6 @@
 """What the operator costs at a thousand nodes and five thousand pods, and how soon it decides after a restart.
 
-`python -m tests.bench.bench_size`. The pods are written bound, straight to the API server.
+`python -m bench.bench_size`. The pods are written bound, straight to the API server.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bench.bench_placement import PODS, POOLS, Object, lifts, template
+from bench.figures import Figure, show
 from penstock.api.names import API_VERSION, POOL_LABEL
 from rig.audit import AuditLog
 from rig.controlplane import ControlPlane
@@ -16,8 +18,6 @@ from rig.fleet import add_nodes, gpu_node
 from rig.install import Operator, install_chart, start_operator
 from rig.telemetry import Publisher
 from rig.waiting import wait_for
-from tests.bench.bench_placement import PODS, POOLS, Object, lifts, template
-from tests.bench.figures import Figure, show
 
 NODES = 1000
 PODS_PER_NODE = 5
@@ -56,7 +56,7 @@ def first_decision_seconds(plane: ControlPlane, operator: Operator) -> float:
     waiting = template(gated=True, name="first")
     waiting["metadata"]["labels"] = {POOL_LABEL: "pool-0"}
     plane.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", **waiting})
-    started = time.time()  # noqa: TID251  set beside the audit log's own times
+    started = time.time()
     operator.start()
     found = wait_for("the first lift", lambda: lifts(AuditLog(plane.audit_log), mark), CEILING_SECONDS)
     return found["first"] - started

@@ -95,7 +95,9 @@ def test_a_stored_pool_that_today_s_rules_refuse_is_told_and_stops_nobody(factor
     factory.wait_running("old", 2)
     crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/inferencepools.penstock.dev"
     strict = factory.plane.api.get(crd)["spec"]["versions"]
-    lax = [{**strict[0], "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]
+    lax = [
+        {**strict[0], "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}
+    ]
     factory.plane.api.patch(crd, {"spec": {"versions": lax}})
     try:
         wrong = {"spec": {"engine": "Abacus"}}

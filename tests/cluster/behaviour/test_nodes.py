@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, countries, fleet, overcommitted
+from rig.fleet import add_nodes
 from rig.waiting import wait_for
 
 IN_THE_LAW = {"allowed": ["DE", "FR"]}
@@ -116,8 +117,7 @@ def test_stale_telemetry_takes_nothing_new_and_ends_nothing(factory: Factory) ->
 
 
 def test_a_node_that_never_spoke_takes_nothing(factory: Factory) -> None:
-    from rig.fleet import add_nodes  # beside the factory's own way, which gives every node an agent
-
+    # Beside the factory's own way, which gives every node an agent.
     add_nodes(factory.plane, fleet("DE"))
     factory.pool("llama")
     assert factory.wait_waiting("llama", "TelemetryStale")

@@ -18,7 +18,9 @@ def test_four_replicas_land_in_their_jurisdiction_with_one_patch_each(factory: F
     pods = factory.wait_running("llama", 4)
     for pod in pods:
         assert pins(pod) == {pod["spec"]["nodeName"]}
-        assert pod["spec"]["nodeName"].startswith("de-"), "FR has a denied part, so a node that knows only FR is outside"
+        assert pod["spec"]["nodeName"].startswith("de-"), (
+            "FR has a denied part, so a node that knows only FR is outside"
+        )
         assert countries(pod) == {"DE"}
         assert record(pod)["node"] == pod["spec"]["nodeName"]
     ours = factory.audit().since(mark, user=factory.operator_user)

@@ -56,7 +56,12 @@ COUNTS = {
         (),
         Count(3, 1, NOW - 61),
     ),
-    "a replica that is being placed in this turn stays": (pool(), (*RUNNING, gated("d", 61)), ("d",), Count(4, 0, None)),
+    "a replica that is being placed in this turn stays": (
+        pool(),
+        (*RUNNING, gated("d", 61)),
+        ("d",),
+        Count(4, 0, None),
+    ),
     "one that left does not leave twice while its pod still goes": (
         pool(count=3, left=1, left_since_time=NOW - 70),
         (*RUNNING, gated("d", 70)),
