@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -17,11 +16,8 @@ from penstock.core.columns import Bools, Floats
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
 from penstock.core.model import Domain, Guarantee, Pod, PoolKey
-from penstock.core.power import NodePower, booked, hold_of, reservation_watts_per_gpu
+from penstock.core.power import HolderKind, NodePower, booked, hold_of, reservation_watts_per_gpu
 from penstock.core.row import Row
-
-
-HolderKind = Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +96,8 @@ def reservation_watts(fleet: Fleet, pod: Pod) -> tuple[tuple[str, float], ...]:
     if at is None or not pod.gpus:
         return ()
     row = fleet.rows[at]
-    domains = (fleet.domains[domain] for domain in row.domains)
-    return tuple((domain.name, (1.0 + domain.per_gpu_watt) * _held(fleet, row.power, domain, pod)) for domain in domains)
+    held = ((fleet.domains[at], _held(fleet, row.power, fleet.domains[at], pod)) for at in row.domains)
+    return tuple((domain.name, (1.0 + domain.per_gpu_watt) * watts) for domain, watts in held)
 
 
 def held_watts(fleet: Fleet, pod: Pod) -> float:
@@ -151,7 +147,7 @@ def _statement(fleet: Fleet, at: int, floor: Floats) -> Statement:
 
 
 def _holders(domain: Domain, at: int, rows: Iterable[Row]) -> Iterator[Holder]:
-    held: Counter[tuple[str, str]] = Counter()
+    held: Counter[tuple[HolderKind, str]] = Counter()
     nodes = gpu_watts = 0.0
     for row in rows:
         nodes += 1

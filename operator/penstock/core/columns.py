@@ -30,7 +30,7 @@ class Column(Generic[Value]):
         return cls(tuple(vocabulary), np.array(codes, dtype=np.int64))
 
     def __getitem__(self, row: int) -> Value:
-        return self.values[self.codes[row]]
+        return self.values[int(self.codes[row])]
 
     def where(self, judge: Callable[[Value], bool]) -> Bools:
         """For each row, whether its value passes."""

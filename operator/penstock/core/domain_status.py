@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.api.powerdomain import Holder, PowerDomainStatus, ReturnRight
-from penstock.core.book import HolderKind, Statement
+from penstock.core.book import Statement
 from penstock.core.model import RightOfReturn
 from penstock.core.pool import Problem
+from penstock.core.power import HolderKind
 from penstock.core.status import Judgement, Outcome, conditions, steady, utc
 
 MAX_HOLDERS = 64

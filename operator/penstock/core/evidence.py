@@ -8,6 +8,7 @@ from enum import IntEnum
 from penstock.core.model import Gpu, GpuHealth, Telemetry
 
 HEARTBEATS_UNTIL_STALE = 3
+WHOLE_PERCENT = 100.0
 LEAST_LIMIT_SHARE = 0.1
 """No NVIDIA device takes a power limit below a tenth of its maximum, so a report of one is nonsense."""
 
@@ -64,7 +65,7 @@ def _impossible(gpu: Gpu) -> str:
             return f"GPU {gpu.index}: {name} of {value} W"
     if not gpu.limit_age_seconds >= 0:
         return f"GPU {gpu.index}: a limit read back {gpu.limit_age_seconds} s ago"
-    if gpu.activity_percent is not None and not 0 <= gpu.activity_percent <= 100:
+    if gpu.activity_percent is not None and not 0 <= gpu.activity_percent <= WHOLE_PERCENT:
         return f"GPU {gpu.index}: activity of {gpu.activity_percent} %"
     if gpu.memory_used_bytes < 0:
         return f"GPU {gpu.index}: {gpu.memory_used_bytes} bytes of memory used"

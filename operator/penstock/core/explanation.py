@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -92,9 +91,7 @@ def _leaves(decision: Decision) -> str:
 
 
 def _decisive_term(chosen: Candidate, runner_up: Candidate) -> str:
-    leads = [
-        (mine - theirs, name) for (name, mine), (_, theirs) in zip(chosen.terms, runner_up.terms, strict=True)
-    ]
+    leads = [(mine - theirs, name) for (name, mine), (_, theirs) in zip(chosen.terms, runner_up.terms, strict=True)]
     lead, name = max(leads, key=lambda entry: entry[0])
     return f"by {name}" if lead > 0 else "by name"
 

@@ -140,4 +140,3 @@ def _term(fleet: Fleet, term: NodeTerm) -> Bools:
             return np.zeros(len(fleet.rows), dtype=np.bool_)
         matches &= np.fromiter((meets(requirement, name) for name in fleet.names), np.bool_, len(fleet.rows))
     return matches
-

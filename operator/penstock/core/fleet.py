@@ -9,46 +9,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from penstock.core.columns import Bools, Codes, Column, Floats, Rows
-from penstock.core.model import Domain, HostPort, Node, PlacementRules, Pod, PoolKey, Taint, Telemetry
+from penstock.core.columns import Bools, Column, Floats
+from penstock.core.fleet_columns import Columns, columns_of, columns_with
+from penstock.core.model import Domain, Node, PlacementRules, Pod, PoolKey, Telemetry
 from penstock.core.power import Pools, ProductMaxima
 from penstock.core.residency import contradicts_itself
 from penstock.core.row import Context, NodeView, Row, build_row, measured
 
 __all__ = ["Fleet", "NodeView"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """The rows' figures, one entry per node. Watts are without overhead unless they say `charge`.
-
-    `domain` has one column per domain that a node may be in; its padding is the number of domains, a domain of its own
-    that is never full.
-    """
-
-    free: Mapping[str, Codes]
-    free_gpus: Codes
-    allocatable_gpus: Codes
-    gpu_memory_bytes: Codes
-    evidence: Codes
-    ready: Codes
-    activity: Floats
-    throttled: Floats
-    unhealthy: Floats
-    pending_gpus: Codes
-    hard_watts: Floats
-    unheld_watts: Floats
-    """Planned draw of the GPUs nobody holds, coolest first, padded with infinity. Shape (nodes, GPUs)."""
-    domain: Codes
-    charge: Floats
-    products: Column[frozenset[str]]
-    taints: Column[tuple[Taint, ...]]
-    taken_ports: Column[frozenset[HostPort]]
-    places: Column[tuple[str, str]]
-    """Country and subdivision."""
-    sizes: Column[tuple[int, ...]]
-    """GPUs of each pod on the node."""
-    expires_at: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +36,7 @@ class Fleet:
     """Memo of label columns: a pure function of the rows, filled when a rule first asks for the key."""
 
     @classmethod
-    def build(
+    def build(  # noqa: PLR0917  what a snapshot is made of, in the order of the layers
         cls,
         nodes: Iterable[Node],
         telemetry: Mapping[str, Telemetry],
@@ -102,9 +70,6 @@ class Fleet:
     def node(self, name: str) -> Node | None:
         at = self.position.get(name)
         return None if at is None else self.rows[at].view.node
-
-    def pods(self) -> Iterable[Pod]:
-        return (pod for row in self.rows for pod in row.view.pods)
 
     def label(self, key: str) -> Column[str | None]:
         """The value of one label on every node, `None` where a node lacks it."""
@@ -191,16 +156,14 @@ class Fleet:
             key: column.replaced(changed, [rows[at].view.node.labels.get(key) for at in changed])
             for key, column in self._labels.items()
         }
-        columns = _columns_with(self.columns, rows, changed, self.context)
+        columns = columns_with(self.columns, rows, changed, self.context)
         committed = _committed(columns, self.context)
         return replace(
             self, rows=tuple(rows), columns=columns, committed_watts=committed, now_at=now_at, _labels=labels
         )
 
 
-def _context(
-    domains: Iterable[Domain], pools: Mapping[PoolKey, PlacementRules], views: Sequence[NodeView]
-) -> Context:
+def _context(domains: Iterable[Domain], pools: Mapping[PoolKey, PlacementRules], views: Sequence[NodeView]) -> Context:
     maxima = _maxima(views)
     raised: dict[PoolKey, float] = {}
     if any(rules.declared_watts is not None for rules in pools.values()):
@@ -250,7 +213,7 @@ def _maxima(views: Iterable[NodeView]) -> ProductMaxima:
 
 def _of_rows(rows: Iterable[Row], context: Context, now_at: float) -> Fleet:
     ordered = tuple(sorted(rows, key=lambda row: row.view.node.name))
-    columns = _columns(ordered, context)
+    columns = columns_of(ordered, context)
     usable = np.array([*(domain.usable_watts for domain in context.domains), np.inf])
     position = {row.view.node.name: at for at, row in enumerate(ordered)}
     return Fleet(ordered, position, context, columns, _committed(columns, context), usable, now_at)
@@ -260,83 +223,3 @@ def _committed(columns: Columns, context: Context) -> Floats:
     static = np.array([*(domain.static_watts for domain in context.domains), 0.0])
     charged = np.bincount(columns.domain.ravel(), weights=columns.charge.ravel(), minlength=len(static))
     return np.asarray(static + charged, dtype=np.float64)
-
-
-def _padded(lists: Sequence[Sequence[float]], padding: float, width: int) -> Floats:
-    table = np.full((len(lists), width), padding)
-    for at, figures in enumerate(lists):
-        table[at, : len(figures)] = figures
-    return table
-
-
-def _columns(rows: Sequence[Row], context: Context) -> Columns:
-    def whole(figures: Iterable[int]) -> Codes:
-        return np.fromiter(figures, dtype=np.int64, count=len(rows))
-
-    def real(figures: Iterable[float]) -> Floats:
-        return np.fromiter(figures, dtype=np.float64, count=len(rows))
-
-    resources = sorted({name for row in rows for name in row.free})
-    domains_wide = max((len(row.domains) for row in rows), default=1) or 1
-    gpus_wide = max((len(row.power.planned_watts) for row in rows), default=1) or 1
-    return Columns(
-        free={name: whole(row.free.get(name, 0) for row in rows) for name in resources},
-        free_gpus=whole(row.free_gpus for row in rows),
-        allocatable_gpus=whole(row.allocatable_gpus for row in rows),
-        gpu_memory_bytes=whole(row.gpu_memory_bytes for row in rows),
-        evidence=whole(row.evidence for row in rows),
-        ready=whole(row.view.node.ready for row in rows),
-        activity=real(row.activity for row in rows),
-        throttled=real(row.throttled for row in rows),
-        unhealthy=real(row.unhealthy for row in rows),
-        pending_gpus=whole(len(row.power.pending) for row in rows),
-        hard_watts=real(row.power.hard_watts for row in rows),
-        unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),
-        domain=_padded([row.domains for row in rows], len(context.domains), domains_wide).astype(np.int64),
-        charge=_padded([row.charges for row in rows], 0.0, domains_wide),
-        products=Column.of(row.products for row in rows),
-        taints=Column.of(row.taints for row in rows),
-        taken_ports=Column.of(row.taken_ports for row in rows),
-        places=Column.of((row.view.node.country, row.view.node.subdivision) for row in rows),
-        sizes=Column.of(tuple(sorted(pod.gpus for pod in row.view.pods if pod.gpus)) for row in rows),
-        expires_at=real(row.expires_at for row in rows),
-    )
-
-
-def _columns_with(old: Columns, rows: Sequence[Row], changed: Sequence[int], context: Context) -> Columns:
-    """The columns with some rows replaced; anew where a changed row is wider than they are."""
-    if not changed:
-        return old
-    part = _columns([rows[at] for at in changed], context)
-    at: Rows = np.array(changed, dtype=np.int64)
-    fits = part.unheld_watts.shape[1] <= old.unheld_watts.shape[1] and part.domain.shape[1] <= old.domain.shape[1]
-    if not fits or not part.free.keys() <= old.free.keys():
-        return _columns(rows, context)
-
-    def put(column: Floats, figures: Floats, padding: float) -> Floats:
-        column = column.copy()
-        column[at] = padding
-        column[at, : figures.shape[1]] = figures
-        return column
-
-    def swap(column: Codes | Floats, figures: Codes | Floats) -> Codes | Floats:
-        column = column.copy()
-        column[at] = figures
-        return column
-
-    nothing = np.zeros(len(changed), dtype=np.int64)
-    plain = ("free_gpus", "allocatable_gpus", "gpu_memory_bytes", "evidence", "ready", "pending_gpus")
-    plain = (*plain, "activity", "throttled", "unhealthy", "hard_watts", "expires_at")
-    coded = ("products", "taints", "taken_ports", "places", "sizes")
-    return replace(
-        old,
-        free={name: swap(column, part.free.get(name, nothing)) for name, column in old.free.items()},
-        unheld_watts=put(old.unheld_watts, part.unheld_watts, np.inf),
-        domain=put(old.domain, part.domain, len(context.domains)),
-        charge=put(old.charge, part.charge, 0.0),
-        **{name: swap(getattr(old, name), getattr(part, name)) for name in plain},
-        **{
-            name: getattr(old, name).replaced(changed, [getattr(part, name)[row] for row in range(len(changed))])
-            for name in coded
-        },
-    )

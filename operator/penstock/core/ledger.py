@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ import numpy as np
 from penstock.core.columns import Floats, Rows
 from penstock.core.fleet import Fleet
 from penstock.core.model import Guarantee, HostPort, PoolKey, Replica, RightOfReturn
-from penstock.core.power import Hold, NodePower, charge_watts, replica_hold
+from penstock.core.power import ROUNDING_WATTS, Hold, NodePower, charge_watts, replica_hold
 
 
 class Ledger:
@@ -33,15 +32,15 @@ class Ledger:
         self._pending: dict[int, tuple[Hold, ...]] = {}
         self._power: dict[int, NodePower] = {}
         self._statistical = np.array([d.guarantee is Guarantee.STATISTICAL for d in fleet.domains] + [False])
-        self._factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
+        self.factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
 
     def copy(self) -> Ledger:
         """The same state, to try something out on."""
         twin = copy.copy(self)
         twin.free = {name: column.copy() for name, column in self.free.items()}
-        for name in ("free_gpus", "unheld_watts", "committed_watts", "usable_watts", "ports", "taken", "_pending"):
+        figures = ("free_gpus", "unheld_watts", "committed_watts", "usable_watts")
+        for name in (*figures, "ports", "taken", "_pending", "_power"):
             setattr(twin, name, getattr(self, name).copy())
-        twin._power = dict(self._power)
         twin.rights = self.rights.copy()
         return twin
 
@@ -70,7 +69,8 @@ class Ledger:
         self.taken.append((row, None))
 
     def _any_row_of(self, domain: int) -> list[int]:
-        return np.flatnonzero((self.fleet.columns.domain == domain).any(axis=1))[:1].tolist()
+        rows = np.flatnonzero((self.fleet.columns.domain == domain).any(axis=1))
+        return [int(row) for row in rows[:1]]
 
     def _release_gpus(self, row: int, gpus: int) -> None:
         before = self.power(row)
@@ -106,12 +106,12 @@ class Ledger:
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
         if hold.declared_watts is None or not self._statistical.any():
-            return hard[:, None] * self._factor[domain], hard
+            return hard[:, None] * self.factor[domain], hard
         declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
         statistical = self._statistical[domain]
         gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
         self._settle_mixed(gpu_watts, hold, gpus, rows)
-        return gpu_watts * self._factor[domain], gpu_watts[:, 0]
+        return gpu_watts * self.factor[domain], gpu_watts[:, 0]
 
     def _settle_mixed(self, gpu_watts: Floats, hold: Hold, gpus: int, rows: Rows | slice) -> None:
         # Beside other pending reservations on GPUs hotter than a reservation, the pairing of them all decides.
@@ -121,7 +121,7 @@ class Ledger:
                 continue
             for slot, domain in enumerate(self.fleet.rows[row].domains):
                 if self._statistical[domain]:
-                    gpu_watts[at, slot] = self._exact(self.power(row), hold, gpus, domain) / self._factor[domain]
+                    gpu_watts[at, slot] = self._exact(self.power(row), hold, gpus, domain) / self.factor[domain]
 
     def _exact(self, power: NodePower, hold: Hold, gpus: int, domain: int) -> float:
         rule = self.fleet.domains[domain]
@@ -169,10 +169,10 @@ class Rights:
     def __init__(self, fleet: Fleet, rights: Iterable[RightOfReturn], now_at: float) -> None:
         self._positions = {domain.name: at for at, domain in enumerate(fleet.domains)}
         self._rights = [right for right in rights if right.until_time > now_at and right.watts > 0]
-        self._own: dict[PoolKey, dict[int, float]] = defaultdict(dict)
+        self._own: dict[PoolKey, dict[int, float]] = {}
         for right in self._rights:
             if right.domain in self._positions:
-                own, at = self._own[right.pool], self._positions[right.domain]
+                own, at = self._own.setdefault(right.pool, {}), self._positions[right.domain]
                 own[at] = own.get(at, 0.0) + right.watts
         self._total = np.zeros(len(fleet.domains) + 1)
         for watts in self._own.values():
@@ -181,8 +181,7 @@ class Rights:
 
     def copy(self) -> Rights:
         twin = copy.copy(self)
-        twin._own = defaultdict(dict, {pool: dict(own) for pool, own in self._own.items()})
-        twin._total = self._total.copy()
+        vars(twin).update(_own={pool: dict(own) for pool, own in self._own.items()}, _total=self._total.copy())
         return twin
 
     def held_back(self, pool: PoolKey) -> tuple[Floats, Floats]:
@@ -211,12 +210,10 @@ class Rights:
             used = min(right.watts, max(0.0, spent.get(key, 0.0)))
             if key in spent:
                 spent[key] -= used
-            if right.watts - used > 1e-9:
+            if right.watts - used > ROUNDING_WATTS:
                 remaining.append(replace(right, watts=right.watts - used))
         return tuple(remaining)
 
     def _granted(self, pool: PoolKey, at: int) -> float:
         name = self._positions
         return sum(r.watts for r in self._rights if r.pool == pool and name.get(r.domain) == at)
-
-

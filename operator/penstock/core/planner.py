@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from penstock.core.fleet import Fleet
@@ -38,7 +37,7 @@ class Planner:
         self._tables: dict[ReplicaClass, Table] = {}
         self._parent: Planner | None = None
         self._classes: dict[tuple[int, ...], ReplicaClass] = {}
-        self._topology: dict[str, bool] = {}
+        self._repelling = repelling_keys(fleet, asked)
 
     def place(self, asked: Sequence[Replica]) -> tuple[list[Decision], list[Replica]]:
         """Decide in order; again for those left while a decision may have evened out a hard spread."""
@@ -91,7 +90,7 @@ class Planner:
         table = self._tables.get(key)
         if table is None:
             known = self._parent._tables.get(key) if self._parent else None  # noqa: SLF001  its own kind
-            table = known.onto(self.ledger) if known else Table(self.ledger, replica, self._unusable)
+            table = known.onto(self.ledger) if known else self._new_table(replica)
             self._tables[key] = table
         table.catch_up()
         return table
@@ -100,15 +99,14 @@ class Planner:
         """The same state, to try something out on."""
         twin = copy.copy(self)
         twin.ledger = self.ledger.copy()
-        twin._tables = {}
-        twin._parent = self
+        vars(twin).update(_tables={}, _parent=self)
         return twin
 
     def on(self, fleet: Fleet) -> Planner:
         """The same decisions on another fleet of the same nodes, to try that out."""
         twin = copy.copy(self)
         twin.fleet, twin.ledger = fleet, self.ledger.onto(fleet)
-        twin._tables, twin._parent = {}, None
+        vars(twin).update(_tables={}, _parent=None)
         return twin
 
     def class_of(self, replica: Replica) -> ReplicaClass:
@@ -132,10 +130,11 @@ class Planner:
 
     def _labels_matter(self, replica: Replica) -> bool:
         """Only topology rules look at labels; a StatefulSet's differ from pod to pod."""
-        namespace = replica.pool.namespace
-        if namespace not in self._topology:
-            self._topology[namespace] = bool(repelling_keys(self.fleet.pods(), namespace))
-        return self._topology[namespace] or bool(replica.scheduling.anti_affinity or replica.scheduling.hard_spread)
+        rules = replica.scheduling
+        return bool(rules.anti_affinity or rules.hard_spread or self._repelling.get(replica.pool.namespace))
+
+    def _new_table(self, replica: Replica) -> Table:
+        return Table(self.ledger, replica, self._unusable, self._repelling.get(replica.pool.namespace, ()))
 
 
 def _comparable(scheduling: Scheduling) -> tuple[object, ...]:

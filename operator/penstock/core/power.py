@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from penstock.core.evidence import Evidence, limit_until_at
@@ -42,6 +43,8 @@ MEASURED_STEP_WATTS = 25.0
 
 FOREIGN = None
 """The holder of a GPU whose pod belongs to no pool of ours."""
+
+HolderKind = Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
 
 ProductMaxima = Mapping[str, float]
 """GPU product → the highest maximum limit that the fleet reports for it, in watts; under `""` that of any product."""
@@ -98,8 +101,9 @@ class NodePower:
 def node_power(
     node: Node,
     telemetry: Telemetry | None,
-    evidence: Evidence,
     pods: Iterable[Pod],
+    *,
+    evidence: Evidence,
     pools: Pools,
     maxima: ProductMaxima,
     now_at: float,
@@ -109,7 +113,7 @@ def node_power(
     gpus = telemetry.gpus if telemetry else ()
     fresh = evidence is Evidence.FRESH
     ceilings = [_ceiling(gpu, maxima) for gpu in gpus]
-    planned = [_planned(gpu, ceiling, fresh) for gpu, ceiling in zip(gpus, ceilings, strict=True)]
+    planned = [_planned(gpu, ceiling, fresh=fresh) for gpu, ceiling in zip(gpus, ceilings, strict=True)]
     limits = [_limit(telemetry, gpu, ceiling, now_at) for gpu, ceiling in zip(gpus, ceilings, strict=True) if telemetry]
     silent = max(node.allocatable.get(GPU_RESOURCE, 0), len(running) + len(pending)) - len(gpus)
     unheard = _unheard_ceiling(node, gpus, maxima)
@@ -157,7 +161,8 @@ def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
 def _pair(
     holds: Sequence[Hold], coolest_first: Sequence[float], power: NodePower, domain: Domain
 ) -> list[tuple[Hold | None, float]]:
-    reserved = sorted(((reservation_watts_per_gpu(hold, power, domain), hold) for hold in holds), key=_by_watts, reverse=True)
+    priced = ((reservation_watts_per_gpu(hold, power, domain), hold) for hold in holds)
+    reserved = sorted(priced, key=_by_watts, reverse=True)
     return [(hold, max(watts, planned)) for (watts, hold), planned in zip(reserved, coolest_first, strict=True)]
 
 
@@ -165,13 +170,19 @@ def _by_watts(entry: tuple[float, Hold]) -> tuple[float, str]:
     return entry[0], str(entry[1].holder)
 
 
-def held_watts(power: NodePower, domain: Domain) -> Mapping[tuple[str, str], float]:
+def held_watts(power: NodePower, domain: Domain) -> Mapping[tuple[HolderKind, str], float]:
     """The node's GPU watts by holder: `(Pool, namespace/name)`, `(Foreign, "")` or `(Idle, "")`."""
-    watts: dict[tuple[str, str], float] = {}
+    watts: dict[tuple[HolderKind, str], float] = {}
     for hold, charged in booked(power, domain):
-        key = ("Idle", "") if hold is None else ("Pool", str(hold.holder)) if hold.holder else ("Foreign", "")
+        key = _holder(hold)
         watts[key] = watts.get(key, 0.0) + charged
     return watts
+
+
+def _holder(hold: Hold | None) -> tuple[HolderKind, str]:
+    if hold is None:
+        return "Idle", ""
+    return ("Pool", str(hold.holder)) if hold.holder else ("Foreign", "")
 
 
 def measured_above_declared(
@@ -234,7 +245,7 @@ def _ceiling(gpu: Gpu, maxima: ProductMaxima) -> float:
     return max(LIMIT_TOLERANCE * max(known), gpu.planned_watts or 0.0)
 
 
-def _planned(gpu: Gpu, ceiling: float, fresh: bool) -> float:
+def _planned(gpu: Gpu, ceiling: float, *, fresh: bool) -> float:
     if not fresh or gpu.health is not GpuHealth.HEALTHY or gpu.planned_watts is None:
         return ceiling
     return gpu.planned_watts

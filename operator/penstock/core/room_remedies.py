@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from penstock.core.ledger import Ledger
 from penstock.core.power import budget_watts
 from penstock.core.trial import MOST_TRIED, Case, fits_after
 from penstock.core.verdicts import Filter
+
 
 def raise_budget(case: Case) -> str:
     raises = [found for domains in _short_domains(case) if (found := _needed_raises(case, domains))]
@@ -77,7 +79,7 @@ def free_gpus(case: Case) -> str:
     rows = [row for row in case.rows(Filter.FREE_GPUS).tolist() if wanted - free[row] <= _held_gpus(case, row)]
     for row in sorted(rows, key=lambda row: (wanted - free[row], row))[:MOST_TRIED]:
         gpus = int(wanted - free[row])
-        if fits_after(case, lambda ledger, row=row, gpus=gpus: ledger.release(row, {}, gpus)):
+        if fits_after(case, partial(Ledger.release, row=row, amounts={}, gpus=gpus)):
             return f"free {gpus} {'GPU' if gpus == 1 else 'GPUs'} on {case.view(row).node.name}"
     return ""
 
@@ -95,7 +97,7 @@ def free_resources(case: Case) -> str:
         if any(allocatable.get(name, 0) < amount for name, amount in wanted.items()):
             continue
         lacking = {n: int(a - ledger.free[n][row]) for n, a in wanted.items() if ledger.free[n][row] < a}
-        if fits_after(case, lambda changed, row=row, lacking=lacking: changed.release(row, lacking, 0)):
+        if fits_after(case, partial(Ledger.release, row=row, amounts=lacking, gpus=0)):
             told = " and ".join(_amount(name, amount) for name, amount in sorted(lacking.items()))
             return f"free {told} on {case.view(row).node.name}"
     return ""

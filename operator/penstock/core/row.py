@@ -23,10 +23,11 @@ from penstock.core.model import (
     Telemetry,
 )
 from penstock.core.power import (
+    HolderKind,
     NodePower,
+    Pools,
     ProductMaxima,
     charge_watts,
-    Pools,
     held_watts,
     measured_above_declared,
     node_power,
@@ -85,7 +86,9 @@ class Row:
     power: NodePower
     domains: tuple[int, ...]
     charges: tuple[float, ...]
-    held_watts: tuple[Mapping[tuple[str, str], float], ...]
+    repelling: frozenset[tuple[str, str]]
+    """Namespace and topology key of each anti-affinity rule of a pod here."""
+    held_watts: tuple[Mapping[tuple[HolderKind, str], float], ...]
     """Per domain, GPU watts by kind and name of the holder."""
     measured: tuple[PoolKey, float] | None
     """A pool whose replicas here draw more than it declares, and the watts per GPU."""
@@ -94,7 +97,15 @@ class Row:
 def build_row(view: NodeView, context: Context, now_at: float) -> Row:
     node, telemetry = view.node, view.telemetry
     evidence = judge(telemetry, now_at)
-    power = node_power(node, telemetry, evidence, view.pods, context.pools, context.maxima, now_at)
+    power = node_power(
+        node,
+        telemetry,
+        view.pods,
+        evidence=evidence,
+        pools=context.pools,
+        maxima=context.maxima,
+        now_at=now_at,
+    )
     domains = tuple(at for at, domain in enumerate(context.domains) if selects(domain.selector, node.labels))
     free = _free(view)
     busy = _busy_unallocated(view)
@@ -117,6 +128,9 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         power=power,
         domains=domains,
         charges=tuple(charge_watts(power, context.domains[at]) for at in domains),
+        repelling=frozenset(
+            (pod.namespace, rule.topology_key) for pod in view.pods for rule in pod.scheduling.anti_affinity
+        ),
         held_watts=tuple(held_watts(power, context.domains[at]) for at in domains),
         measured=measured(view, context.pools.rules, context.maxima),
     )

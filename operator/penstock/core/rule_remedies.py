@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-
 from penstock.core.affinity import CORDON, collides, repels
 from penstock.core.evidence import Evidence, judge
-from penstock.core.model import NodeTerm, Replica, Residency, Scheduling, Taint, Toleration
+from penstock.core.model import Replica, Residency, Scheduling, Taint, Toleration
 from penstock.core.residency import contradicts_itself, country_of
 from penstock.core.trial import MOST_TRIED, Case, fits_as, fits_on
 from penstock.core.verdicts import Filter
@@ -60,7 +58,7 @@ def heal_node(case: Case) -> str:
         evidence = judge(view.telemetry, now_at)
         if judge(heard, now_at) is not Evidence.FRESH:
             continue
-        if not fits_on(case, row, replace(view, node=replace(view.node, ready=True), telemetry=heard)):
+        if not fits_on(case, replace(view, node=replace(view.node, ready=True), telemetry=heard)):
             continue
         told = [] if view.node.ready else [f"bring node {view.node.name} back to Ready"]
         told += [f"bring the agent on node {view.node.name} back"] if evidence is not Evidence.FRESH else []
@@ -79,7 +77,7 @@ def lift_taint(case: Case) -> str:
     uncordonable = [row for row in rows if _only_cordoned(case, row, tolerations)]
     for row in uncordonable[:MOST_TRIED]:
         view = case.view(row)
-        if fits_on(case, row, replace(view, node=replace(view.node, cordoned=False))):
+        if fits_on(case, replace(view, node=replace(view.node, cordoned=False))):
             return f"uncordon node {view.node.name}"
     for taints in sorted(keeping, key=lambda taints: (len(taints), str(taints)))[:MOST_TRIED]:
         if CORDON not in taints and (told := _tolerate(case, taints)):
@@ -129,7 +127,7 @@ def free_host_ports(case: Case) -> str:
         view = case.view(row)
         taken = {port for pod in view.pods for port in pod.host_ports if any(collides(one, port) for one in wanted)}
         pods = tuple(replace(pod, host_ports=tuple(set(pod.host_ports) - taken)) for pod in view.pods)
-        if taken and fits_on(case, row, replace(view, pods=pods)):
+        if taken and fits_on(case, replace(view, pods=pods)):
             ports = ", ".join(f"{port.port}/{port.protocol}" for port in sorted(taken, key=lambda port: port.port))
             return f"free host port {ports} on node {view.node.name}"
     return ""
@@ -141,7 +139,8 @@ def widen_gpu_model(case: Case) -> str:
     rows = case.rows(Filter.GPU_MODEL)
     large = [row for row in rows.tolist() if columns.gpu_memory_bytes[row] >= rules.gpu_memory_bytes]
     others = {frozenset(columns.products[row] - rules.gpu_products) for row in large} if rules.gpu_products else set()
-    for products in sorted((sorted(found) for found in others if found and "" not in found), key=lambda one: (len(one), one)):
+    named = [sorted(found) for found in others if found and "" not in found]
+    for products in sorted(named, key=lambda one: (len(one), one)):
         wider = replace(rules, gpu_products=rules.gpu_products | set(products))
         if fits_as(case, replace(case.replica, rules=wider)):
             return f"add {', '.join(products)} to spec.gpu.products"

@@ -7,11 +7,12 @@ afterwards only the chosen row is judged again, and the watts of its domains.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from penstock.core.columns import Floats, Rows
+from penstock.api.names import GPU_RESOURCE
+from penstock.core.columns import Bools, Floats, Rows
 from penstock.core.filters import BY_NODE, BY_ROOM, first_refusal
 from penstock.core.ledger import Ledger
 from penstock.core.model import Replica
@@ -27,17 +28,22 @@ WATTS_PER_KILOWATT = 1000.0
 class Table:
     """The rows as one class of replicas sees them now. `example` is any replica of the class."""
 
-    def __init__(self, ledger: Ledger, example: Replica, unusable_gpus: Floats) -> None:
+    def __init__(
+        self, ledger: Ledger, example: Replica, unusable_gpus: Floats, repelling_keys: Sequence[str] = ()
+    ) -> None:
         fleet, rows = ledger.fleet, len(ledger.fleet.rows)
         self.ledger = ledger
         self.example = example
         self._hold = ledger.hold(example)
         self._unusable = unusable_gpus
+        self._repelling_keys = repelling_keys
         self._static = first_refusal([(name, passes(fleet, example)) for name, passes in BY_NODE], rows)
         eligible = (self._static != Filter.LAWFUL_PLACE) & (self._static != Filter.AFFINITY)
-        self._constraints = constraints(fleet, example, eligible)
+        self._constraints = constraints(fleet, example, repelling_keys, eligible)
         self._spread = Spread(fleet, example, self._static == Filter.NONE) if example.rules.spread else None
-        self._avoided = np.array([fleet.position[name] for name in sorted(example.avoid) if name in fleet.position], int)
+        avoided = sorted(fleet.position[name] for name in example.avoid if name in fleet.position)
+        self._avoided = np.array(avoided, dtype=np.int64)
+        self._overhead = np.maximum(ledger.factor[fleet.columns.domain].max(axis=1), 1.0)
         self._steady = steady_terms(fleet)
         self._steady_sum = sum(self._steady.values(), np.zeros(rows))
         for row, other in ledger.taken:
@@ -61,7 +67,7 @@ class Table:
     def onto(self, ledger: Ledger) -> Table:
         """The same table over a copy of its ledger, to try something out."""
         if self._constraints or self._spread:
-            return Table(ledger, self.example, self._unusable)
+            return Table(ledger, self.example, self._unusable, self._repelling_keys)
         twin = copy.copy(self)
         twin.ledger = ledger
         for name in ("base", "watts", "gpu_watts", "watts_term", "fragmentation", "score", "first"):
@@ -126,7 +132,7 @@ class Table:
             seen.append(self._spread.saw(row, replica))
         return any(seen)
 
-    def _judge_topology(self) -> np.ndarray | None:  # type: ignore[type-arg]
+    def _judge_topology(self) -> Bools | None:
         if not self._constraints:
             return None
         return np.asarray(np.logical_and.reduce([constraint.allowed() for constraint in self._constraints]))
@@ -139,23 +145,28 @@ class Table:
             refusals.append((Filter.AFFINITY, self._topology_ok[rows]))
         static = self._static[rows]
         self.base[rows] = np.minimum(static, first_refusal(refusals, len(static)))
-        gpus = example.gpus
-        self.watts[rows], self.gpu_watts[rows] = ledger.added_watts(self._hold, gpus, rows)
-        if gpus:
-            dearest = np.maximum(self.watts[rows].max(axis=1), self.gpu_watts[rows])
-            self.watts_term[rows] = WEIGHTS["wattsPerGPU"] / (WATTS_PER_KILOWATT * gpus) * dearest
-            # Judged only where enough GPUs are free; the bounds are for the other rows.
-            before = np.clip(ledger.free_gpus[rows], 0, len(self._unusable) - 1)
-            after = np.maximum(before - gpus, 0)
-            self.fragmentation[rows] = WEIGHTS["fragmentation"] * (self._unusable[after] - self._unusable[before])
+        self.watts[rows], self.gpu_watts[rows] = ledger.added_watts(self._hold, example.gpus, rows)
+        if example.gpus:
+            self._score_room(rows)
+
+    def _score_room(self, rows: Rows | slice) -> None:
+        ledger, gpus = self.ledger, self.example.gpus
+        # What its GPUs are charged in full: by what they add, a GPU that nobody measured would be the cheapest.
+        coolest = ledger.unheld_watts[rows, :gpus]
+        charged = self.gpu_watts[rows] + np.where(np.isfinite(coolest), coolest, 0.0).sum(axis=1)
+        self.watts_term[rows] = WEIGHTS["wattsPerGPU"] / (WATTS_PER_KILOWATT * gpus) * charged * self._overhead[rows]
+        # Of allocated GPUs alone: a GPU that breaks must not make its node the better fit.
+        free = ledger.free.get(GPU_RESOURCE)
+        before = np.clip(free[rows] if free is not None else 0, 0, len(self._unusable) - 1)
+        after = np.maximum(before - gpus, 0)
+        self.fragmentation[rows] = WEIGHTS["fragmentation"] * (self._unusable[after] - self._unusable[before])
 
     def _dearest_per_domain(self) -> Floats:
         # A row only gets dearer while its coolest GPUs are taken, so the bound is its reservation in full.
         dearest = np.zeros(len(self.ledger.usable_watts))
         columns = self.ledger.fleet.columns
         ceiling = np.maximum(self._hold.declared_watts or 0.0, columns.hard_watts) * max(1, self.example.gpus)
-        factors = np.array([1.0 + domain.per_gpu_watt for domain in self.ledger.fleet.domains] + [0.0])
-        np.maximum.at(dearest, columns.domain, ceiling[:, None] * factors[columns.domain])
+        np.maximum.at(dearest, columns.domain, ceiling[:, None] * self.ledger.factor[columns.domain])
         return dearest
 
     def _allowances(self) -> Floats:

@@ -5,15 +5,15 @@ The counts take in pods that are only pinned, and grow with each decision of the
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from penstock.core.affinity import selects
 from penstock.core.columns import Bools, Column, Floats
 from penstock.core.fleet import Fleet
-from penstock.core.model import HardSpread, LabelRule, Labels, Pod, Replica, SoftSpread
+from penstock.core.model import HardSpread, LabelRule, Pod, Replica, SoftSpread
 
 
 class Peers:
@@ -60,46 +60,56 @@ class Constraint:
         return counted
 
 
-def constraints(fleet: Fleet, replica: Replica, eligible: Bools) -> list[Constraint]:
-    """Every topology rule that this replica's node must satisfy. `eligible`: rows its node affinity admits."""
+def constraints(fleet: Fleet, replica: Replica, repelling_keys: Sequence[str], eligible: Bools) -> list[Constraint]:
+    """Every topology rule that this replica's node must satisfy.
+
+    `repelling_keys`: topology keys by which others of its namespace may keep it away; `eligible`: the rows that its
+    node affinity admits.
+    """
     namespace = replica.pool.namespace
     everywhere = np.ones(len(fleet.rows), dtype=np.bool_)
     rules = [
-        _matching(fleet, rule.topology_key, namespace, rule.selector, everywhere, _none_there)
+        Constraint(
+            Peers(fleet, rule.topology_key, _matching(rule.selector, namespace), everywhere),
+            _asking(rule.selector, namespace),
+            _none_there,
+        )
         for rule in replica.scheduling.anti_affinity
     ]
     rules += [
-        _matching(fleet, rule.topology_key, namespace, rule.selector, eligible, _within_skew(rule), terminating=False)
+        Constraint(
+            Peers(fleet, rule.topology_key, _staying(rule.selector, namespace), eligible),
+            _asking(rule.selector, namespace),
+            _within_skew(rule),
+        )
         for rule in replica.scheduling.hard_spread
     ]
-    for key in repelling_keys(fleet.pods(), namespace):
-        rules.append(_repelled_by(fleet, key, replica, everywhere))
-    return rules
+    return rules + [_repelled_by(fleet, key, replica, everywhere) for key in repelling_keys]
 
 
-def repelling_keys(pods: Iterable[Pod], namespace: str) -> list[str]:
-    """Topology keys by which pods of a namespace keep others away."""
-    return sorted(
-        {rule.topology_key for pod in pods if pod.namespace == namespace for rule in pod.scheduling.anti_affinity}
-    )
+def repelling_keys(fleet: Fleet, asked: Iterable[Replica]) -> Mapping[str, Sequence[str]]:
+    """Per namespace, the topology keys by which pods keep others away: those there, and those about to be placed."""
+    found = {rule for rules in fleet.columns.repelling.values for rule in rules}
+    for replica in asked:
+        found.update((replica.pool.namespace, rule.topology_key) for rule in replica.scheduling.anti_affinity)
+    keys: dict[str, list[str]] = defaultdict(list)
+    for namespace, key in sorted(found):
+        keys[namespace].append(key)
+    return keys
 
 
-def _matching(
-    fleet: Fleet,
-    key: str,
-    namespace: str,
-    selector: LabelRule,
-    where: Bools,
-    allows: Callable[[Peers], Bools],
-    terminating: bool = True,
-) -> Constraint:
-    def pod_counts(pod: Pod) -> bool:
-        return pod.namespace == namespace and (terminating or not pod.terminating) and selects(selector, pod.labels)
+def _matching(selector: LabelRule, namespace: str) -> Callable[[Pod], bool]:
+    return lambda pod: pod.namespace == namespace and selects(selector, pod.labels)
 
-    def replica_counts(other: Replica) -> bool:
-        return other.pool.namespace == namespace and selects(selector, other.labels)
 
-    return Constraint(Peers(fleet, key, pod_counts, where), replica_counts, allows)
+def _staying(selector: LabelRule, namespace: str) -> Callable[[Pod], bool]:
+    # kube-scheduler leaves terminating pods out of a spread, though not out of an anti-affinity.
+    matches = _matching(selector, namespace)
+    return lambda pod: not pod.terminating and matches(pod)
+
+
+def _asking(selector: LabelRule, namespace: str) -> Callable[[Replica], bool]:
+    return lambda other: other.pool.namespace == namespace and selects(selector, other.labels)
 
 
 def _repelled_by(fleet: Fleet, key: str, replica: Replica, everywhere: Bools) -> Constraint:

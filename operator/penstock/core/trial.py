@@ -51,7 +51,7 @@ def fits_as(case: Case, changed: Replica) -> bool:
     return trial.choose(changed) is not None
 
 
-def fits_on(case: Case, row: int, view: NodeView) -> bool:
+def fits_on(case: Case, view: NodeView) -> bool:
     """Whether the replica is placed once a node is as in `view`."""
     planner = case.planner
     fleet = planner.fleet.with_nodes({view.node.name: view}, planner.fleet.now_at)

@@ -1,0 +1,465 @@
+"""No history of cluster events breaks an invariant of the planner.
+
+A history is a random cluster and a few turns: each turn something happens to it, the planner decides, and its plan is
+carried out. `PENSTOCK_HISTORIES` sets how many are tried.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+import builders as a
+from penstock.api.names import COUNTRY_LABEL
+from penstock.core import placement, residency
+from penstock.core.fleet import Fleet, NodeView
+from penstock.core.model import (
+    AntiAffinity,
+    Domain,
+    Gpu,
+    GpuHealth,
+    Guarantee,
+    HardSpread,
+    HostPort,
+    Mode,
+    Node,
+    NodeTerm,
+    Operator,
+    Phase,
+    PlacementRules,
+    Pod,
+    PoolKey,
+    Replica,
+    Requirement,
+    Residency,
+    RightOfReturn,
+    Scheduling,
+    SoftSpread,
+    Taint,
+    Telemetry,
+    Toleration,
+)
+from penstock.core.placement import Plan
+
+HISTORIES = int(os.environ.get("PENSTOCK_HISTORIES", "10000" if os.environ.get("CI") else "1500"))
+TURNS = 3
+TOLERANCE_WATTS = 1e-6
+POOLS = (PoolKey("search", "llama"), PoolKey("search", "qwen"), PoolKey("chat", "small"))
+OURS = a.labelled("app", "x")
+
+
+@dataclass
+class World:
+    """A small cluster that a seed makes and moves: everything random comes from `dice`."""
+
+    dice: random.Random
+    now_at: float = a.NOW_AT
+    nodes: dict[str, Node] = field(default_factory=dict)
+    telemetry: dict[str, Telemetry] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    domains: list[Domain] = field(default_factory=list)
+    pools: dict[PoolKey, PlacementRules] = field(default_factory=dict)
+    waiting: dict[str, Replica] = field(default_factory=dict)
+    rights: tuple[RightOfReturn, ...] = ()
+    born: int = 0
+
+    @classmethod
+    def of(cls, number: int) -> World:
+        world = cls(random.Random(number))
+        for at in range(world.dice.randint(1, 5)):
+            world.add_node(f"gpu-{at}")
+        world.domains = [world.domain(name) for name in ("row-a", "row-b")[: world.dice.randint(0, 2)]]
+        world.pools = {key: world.rules() for key in POOLS}
+        for _ in range(world.dice.randint(0, 3)):
+            world.add_pod()
+        return world
+
+    # ---------------------------------------------------------------------------------------- what stands in it
+
+    def add_node(self, name: str) -> None:
+        dice = self.dice
+        gpus = dice.choice((0, 4, 8, 8, 8))
+        labels = {"zone": dice.choice("xy"), "rack": dice.choice("ab")}
+        self.nodes[name] = a.node(
+            name,
+            gpus,
+            country=dice.choice(("DE", "DE", "DE", "DE", "US", "FR", "")),
+            subdivision=dice.choice(("", "", "", "DE-HE", "US-VA")),
+            labels=labels if dice.random() < 0.8 else {},
+            cordoned=dice.random() < 0.05,
+            ready=dice.random() < 0.95,
+            taints=(Taint("dedicated", "x", "NoSchedule"),) if dice.random() < 0.05 else (),
+            allocatable={"cpu": dice.choice((8_000, 64_000, 64_000)), "pods": dice.choice((3, 110, 110))},
+        )
+        if dice.random() < 0.95:
+            self.report(name)
+
+    def report(self, name: str) -> None:
+        dice = self.dice
+        count = max(0, self.nodes[name].allocatable[a.GPU] - (dice.random() < 0.1))
+        product, maximum = dice.choice(((a.H200, 700.0), (a.H200, 700.0), ("NVIDIA-L4", 72.0)))
+        gpus = [self.gpu(at, product, maximum) for at in range(count)]
+        self.telemetry[name] = a.telemetry(name, gpus, heard_at=self.now_at)
+
+    def gpu(self, index: int, product: str, maximum: float) -> Gpu:
+        dice = self.dice
+        idle = dice.random() < 0.95
+        planned = maximum * (0.11 if idle else dice.uniform(0.2, 1.0))
+        return a.gpu(
+            index,
+            product=product,
+            power_watts=planned * 0.9,
+            planned_watts=None if dice.random() < 0.01 else planned,
+            limit_watts=None if dice.random() < 0.1 else dice.choice((maximum, maximum * 0.7)),
+            limit_age_seconds=dice.choice((0.0, 0.0, 25.0, 60.0)),
+            maximum_watts=None if dice.random() < 0.01 else maximum,
+            memory_used_bytes=0 if idle else 10**10,
+            activity_percent=0.0 if idle else 80.0,
+            throttled=dice.random() < 0.1,
+            health=GpuHealth.LOST if dice.random() < 0.02 else GpuHealth.HEALTHY,
+        )
+
+    def domain(self, name: str) -> Domain:
+        dice = self.dice
+        return a.domain(
+            name,
+            dice.choice((3_000.0, 10_000.0, 60_000.0)),
+            selector=a.EVERY_NODE if dice.random() < 0.3 else a.labelled("rack", "a" if name == "row-a" else "b"),
+            guarantee=dice.choice((Guarantee.HARD, Guarantee.STATISTICAL)),
+            margin=dice.choice((0.0, 0.1, 0.2)),
+            static_watts=dice.choice((0.0, 300.0)),
+            overhead_watts=dice.choice((0.0, 200.0)),
+            per_gpu_watt=dice.choice((0.0, 0.55)),
+        )
+
+    def rules(self) -> PlacementRules:
+        dice = self.dice
+        allowed = dice.choice((None, frozenset({"DE"}), frozenset({"DE", "US"})))
+        law = Residency(
+            restricted=True,
+            allowed_countries=allowed,
+            allowed_subdivisions=dice.choice((frozenset(), frozenset({"US-VA"}))) if allowed else frozenset(),
+            denied_countries=dice.choice((frozenset(), frozenset({"FR"}))),
+            denied_subdivisions=dice.choice((frozenset(), frozenset({"US-VA"}))),
+        )
+        return PlacementRules(
+            residency=law if dice.random() < 0.6 else Residency(),
+            gpu_products=frozenset({a.H200}) if dice.random() < 0.2 else frozenset(),
+            declared_watts=dice.choice((None, 300.0, 900.0)),
+            spread=(SoftSpread("zone"),) if dice.random() < 0.3 else (),
+            mode=Mode.ADVISE if dice.random() < 0.1 else Mode.ENFORCE,
+        )
+
+    def scheduling(self) -> Scheduling:
+        dice = self.dice
+        unlikely = [dice.random() < 0.1 for _ in range(5)]
+        return Scheduling(
+            node_selector={"zone": "x"} if dice.random() < 0.1 else {},
+            node_terms=(NodeTerm(), NodeTerm((Requirement("rack", Operator.EXISTS),))) if unlikely[0] else (),
+            tolerations=(Toleration("dedicated", "Exists"),) if unlikely[1] else (),
+            host_ports=(HostPort(8080),) if unlikely[2] else (),
+            anti_affinity=(AntiAffinity("kubernetes.io/hostname", OURS),) if unlikely[3] else (),
+            hard_spread=(HardSpread("zone", 1, OURS, dice.choice((1, 2))),) if unlikely[4] else (),
+            unjudged="spec.volumes[0]" if dice.random() < 0.01 else "",
+        )
+
+    def name(self) -> str:
+        self.born += 1
+        return f"p{self.born:03}"
+
+    def add_pod(self) -> None:
+        """Somebody's pod that is there already, ours or not."""
+        dice, name = self.dice, self.name()
+        where = dice.choice(sorted(self.nodes))
+        pool = dice.choice((*POOLS, None))
+        free = self.nodes[where].allocatable[a.GPU] - sum(pod.gpus for pod in self.pods.values() if pod.place == where)
+        running = dice.random() < 0.6
+        self.pods[name] = a.pod(
+            name,
+            node=where if running or pool is None else "",
+            gpus=dice.randint(0, max(0, min(4, free))),
+            pin="" if running or pool is None else where,
+            phase=Phase.RUNNING if running else Phase.PENDING,
+            pool=pool.name if pool else "",
+            namespace=pool.namespace if pool else "kube-system",
+            terminating=dice.random() < 0.15,
+            labels={"app": "x"},
+            host_ports=(HostPort(8080),) if dice.random() < 0.1 else (),
+        )
+
+    def ask(self) -> None:
+        dice, name = self.dice, self.name()
+        pool = dice.choice(POOLS)
+        self.waiting[name] = a.replica(
+            name,
+            gpus=dice.choice((1, 1, 2, 4, 8)),
+            pool=pool,
+            rules=self.pools[pool],
+            scheduling=self.scheduling(),
+            labels={"app": "x"},
+            priority=dice.choice((0, 0, 10)),
+            since_time=float(dice.randint(0, 3)),
+            newest=dice.random() < 0.7,
+            avoid=frozenset({"gpu-0"}) if dice.random() < 0.1 else frozenset(),
+        )
+
+    # ---------------------------------------------------------------------------------------- what happens to it
+
+    def happen(self) -> None:
+        for _ in range(self.dice.randint(1, 3)):
+            self.dice.choice(self.happenings())()
+        for name, report in self.telemetry.items():
+            if self.dice.random() < 0.9:
+                self.telemetry[name] = replace(report, heard_at=self.now_at, sequence=report.sequence + 1)
+        for _ in range(self.dice.randint(0, 5)):
+            self.ask()
+
+    def happenings(self) -> tuple[Callable[[], None], ...]:
+        return self.pass_time, self.speak, self.start_pods, self.lose_pod, self.change_node, self.change_budget
+
+    def pass_time(self) -> None:
+        self.now_at += self.dice.choice((1.0, 12.0, 12.0, 31.0))
+
+    def speak(self) -> None:
+        for name in self.nodes:
+            self.report(name)
+
+    def start_pods(self) -> None:
+        for uid, pod in self.pods.items():
+            if pod.pin and not pod.node:
+                self.pods[uid] = replace(pod, node=pod.pin, phase=Phase.RUNNING)
+
+    def lose_pod(self) -> None:
+        if self.pods:
+            del self.pods[self.dice.choice(sorted(self.pods))]
+            right = RightOfReturn("row-a", self.dice.choice(POOLS), self.dice.uniform(100, 3000), self.now_at + 300)
+            self.rights = (*self.rights, right)
+
+    def change_node(self) -> None:
+        name = self.dice.choice((*sorted(self.nodes), f"gpu-{len(self.nodes)}"))
+        known = self.nodes.get(name)
+        self.add_node(name) if known is None else self.nodes.update({name: replace(known, ready=not known.ready)})
+
+    def change_budget(self) -> None:
+        if self.domains:
+            at = self.dice.randrange(len(self.domains))
+            budget = self.domains[at].budget_watts * self.dice.choice((0.5, 2.0))
+            self.domains[at] = replace(self.domains[at], budget_watts=budget)
+
+    # ---------------------------------------------------------------------------------------- what is made of it
+
+    def fleet(self) -> Fleet:
+        return Fleet.build(
+            self.nodes.values(), self.telemetry, self.pods.values(), self.domains, self.pools, now_at=self.now_at
+        )
+
+    def plan(self, fleet: Fleet) -> Plan:
+        return placement.plan(fleet, tuple(self.waiting.values()), self.rights, self.now_at)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Pin what was decided; nothing more where that was done already."""
+        for decision in plan.decisions:
+            asked = self.waiting.pop(decision.replica.key, None)
+            if asked is None:
+                continue
+            self.pods[asked.key] = a.pod(
+                asked.key,
+                node="",
+                pin=decision.node,
+                namespace=asked.pool.namespace,
+                pool=asked.pool.name,
+                requests=asked.requests,
+                labels=asked.labels,
+                scheduling=asked.scheduling,
+                host_ports=asked.scheduling.host_ports,
+            )
+        self.rights = plan.rights
+
+
+def history(number: int) -> Iterator[tuple[World, Fleet, Plan]]:
+    """Each turn of a history, before its plan is carried out."""
+    world = World.of(number)
+    for _ in range(TURNS):
+        world.happen()
+        fleet = world.fleet()
+        plan = world.plan(fleet)
+        yield world, fleet, plan
+        world.carry_out(plan)
+
+
+def over_histories(check: Callable[[int], None]) -> None:
+    @seed(20261121)
+    @settings(
+        max_examples=max(1, HISTORIES // 6),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, 2**48))
+    def run(number: int) -> None:
+        check(number)
+
+    run()
+
+
+def test_no_replica_is_placed_outside_the_law_or_on_a_node_that_is_not_well() -> None:
+    def check(number: int) -> None:
+        for _, fleet, plan in history(number):
+            for decision in plan.decisions:
+                node = fleet.node(decision.node)
+                assert node is not None
+                law = residency.law(decision.replica.rules.residency, node)
+                assert law == decision.law
+                if decision.replica.rules.residency.restricted:
+                    assert node.labels.get(COUNTRY_LABEL)
+                assert node.ready
+                assert not node.cordoned
+                assert decision.node not in decision.replica.avoid
+
+    over_histories(check)
+
+
+def test_no_decision_overcommits_a_node_or_a_budget() -> None:
+    def check(number: int) -> None:
+        for world, before, plan in history(number):
+            granted = Counter[str]()
+            for decision in plan.decisions:
+                for domain, watts in decision.returned_watts:
+                    granted[domain] += watts  # type: ignore[assignment]
+            world.carry_out(plan)
+            after = world.fleet()
+            chosen = {decision.node for decision in plan.decisions}
+            for name in chosen:
+                on_it = after.rows[after.position[name]]
+                asked = {key for d in plan.decisions if d.node == name for key in d.replica.requests}
+                assert all(on_it.free[key] >= 0 for key in asked), (name, on_it.free)
+            for at, row in enumerate(after.domains):
+                raised = after.committed_watts[at] - before.committed_watts[at]
+                if raised > TOLERANCE_WATTS:
+                    allowed = max(after.usable_watts[at], before.committed_watts[at]) + granted[row.name]
+                    assert after.committed_watts[at] <= allowed + TOLERANCE_WATTS, row
+
+    over_histories(check)
+
+
+def test_what_a_plan_says_it_adds_is_what_the_book_then_shows() -> None:
+    def check(number: int) -> None:
+        for world, before, plan in history(number):
+            added = Counter[str]()
+            for decision in plan.decisions:
+                for domain, watts in decision.watts:
+                    added[domain] += watts  # type: ignore[assignment]
+            world.carry_out(plan)
+            after = world.fleet()
+            for at, row in enumerate(after.domains):
+                raised = after.committed_watts[at] - before.committed_watts[at]
+                assert raised == pytest.approx(added[row.name], abs=1e-3)
+
+    over_histories(check)
+
+
+def test_one_snapshot_gives_one_plan_in_whatever_order_it_is_read_and_carrying_it_out_leaves_nothing_to_do() -> None:
+    def check(number: int) -> None:
+        for world, fleet, plan in history(number):
+            other = World(**{**vars(world), "nodes": dict(reversed(world.nodes.items()))})
+            other.pods = dict(reversed(world.pods.items()))
+            other.waiting = dict(reversed(world.waiting.items()))
+            other.domains = world.domains[::-1]
+            assert other.plan(other.fleet()) == plan == world.plan(fleet)
+            world.carry_out(plan)
+            again = world.plan(world.fleet())
+            assert not again.decisions
+            assert {one.replica.key: one.reason for one in again.waiting} == {
+                one.replica.key: one.reason for one in plan.waiting
+            }
+
+    over_histories(check)
+
+
+def test_worse_evidence_never_makes_a_node_better_nor_cheaper() -> None:
+    def check(number: int) -> None:
+        for world, fleet, plan in history(number):
+            name = world.dice.choice(sorted(world.nodes))
+            if name not in world.telemetry:
+                continue
+            good = world.telemetry[name]
+            world.telemetry[name] = worse(world.dice, good)
+            after = world.fleet()
+            placed = {decision.replica.key for decision in plan.decisions if decision.node == name}
+            for at in range(len(fleet.domains)):
+                assert after.committed_watts[at] >= fleet.committed_watts[at] - TOLERANCE_WATTS
+            at = fleet.position[name]
+            assert after.rows[at].free_gpus <= fleet.rows[at].free_gpus
+            if not world.domains:
+                alone = {key: asked for key, asked in world.waiting.items() if key not in placed}
+                first = placement.plan(fleet, tuple(alone.values())[:1], (), world.now_at)
+                then = placement.plan(after, tuple(alone.values())[:1], (), world.now_at)
+                if [d.node for d in then.decisions] == [name]:
+                    assert [d.node for d in first.decisions] == [name]
+            world.telemetry[name] = good
+
+    over_histories(check)
+
+
+def worse(dice: random.Random, good: Telemetry) -> Telemetry:
+    """The same report with less to believe in it."""
+    ways: list[Callable[[Telemetry], Telemetry]] = [
+        lambda one: replace(one, heard_at=one.heard_at - 100),
+        lambda one: replace(one, contradiction="energy stands still"),
+        lambda one: _first(one, health=GpuHealth.UNRESPONSIVE),
+        lambda one: _first(one, planned_watts=None),
+        lambda one: _first(one, limit_watts=None),
+        lambda one: _first(one, limit_age_seconds=1e6),
+        lambda one: _first(one, activity_percent=None),
+    ]
+    return dice.choice(ways)(good)
+
+
+def _first(report: Telemetry, **changed: object) -> Telemetry:
+    if not report.gpus:
+        return report
+    return replace(report, gpus=(replace(report.gpus[0], **changed), *report.gpus[1:]))  # type: ignore[arg-type]
+
+
+def test_every_waiting_replica_has_a_reason_and_none_is_forgotten() -> None:
+    def check(number: int) -> None:
+        for world, fleet, plan in history(number):
+            answered = [d.replica.key for d in plan.decisions] + [one.replica.key for one in plan.waiting]
+            assert sorted(answered) == sorted(world.waiting)
+            for one in plan.waiting:
+                assert one.message
+                assert one.reason == "UnjudgedConstraint" or sum(n for _, n in one.refused) == len(fleet.rows)
+
+    over_histories(check)
+
+
+def test_a_fleet_moved_on_node_by_node_equals_one_built_anew() -> None:
+    def check(number: int) -> None:
+        moved: Fleet | None = None
+        for world, fleet, plan in history(number):
+            if moved is None:
+                moved = fleet
+            views = {
+                name: NodeView(
+                    node, world.telemetry.get(name), tuple(p for p in world.pods.values() if p.place == name)
+                )
+                for name, node in world.nodes.items()
+            }
+            changed = {
+                name: view
+                for name, view in views.items()
+                if name not in moved.position or moved.rows[moved.position[name]].view != view
+            }
+            moved = moved.with_nodes(changed, world.now_at, world.domains, world.pools)
+            assert moved.rows == fleet.rows
+            assert moved.committed_watts.tolist() == fleet.committed_watts.tolist()
+            assert world.plan(moved) == plan
+
+    over_histories(check)
