@@ -175,17 +175,16 @@ class Elector:
         self._leading, self._renewed_at = True, asked_at
 
     async def _renew_in_time(self) -> None:
-        left_seconds = self._timing.renew_seconds - (self._clock.monotonic() - self._renewed_at)
-        try:
-            async with asyncio.timeout(max(left_seconds, 0.0)):
-                await self._renew_until_done()
-        except TimeoutError:
-            self._leading = False
-            raise LeaseLost(f"could not renew the Lease for {self._timing.renew_seconds:g} s") from None
-
-    async def _renew_until_done(self) -> None:
-        while not await self._renewed():
-            await self._clock.sleep(self._timing.retry_seconds)
+        while True:
+            left_seconds = self._renewed_at + self._timing.renew_seconds - self._clock.monotonic()
+            if left_seconds <= 0:
+                self._leading = False
+                raise LeaseLost(f"could not renew the Lease for {self._timing.renew_seconds:g} s")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_seconds):
+                    if await self._renewed():
+                        return
+            await self._clock.sleep(min(self._timing.retry_seconds, left_seconds))
 
     async def _renewed(self) -> bool:
         asked_at = self._clock.monotonic()
@@ -206,7 +205,7 @@ class Elector:
     async def _look_again(self) -> None:
         """After a refused write: ours still (our own reply was lost), or somebody else's?"""
         mine = self._record.spec.leaseTransitions if self._record else None
-        with contextlib.suppress(aiohttp.ClientError):
+        with contextlib.suppress(ApiError, aiohttp.ClientError):
             await self._observe()
         spec = self._record.spec if self._record else _Spec()
         if spec.holderIdentity != self.identity or spec.leaseTransitions != mine:

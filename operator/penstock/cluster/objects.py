@@ -45,7 +45,8 @@ class DomainObject:
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A Deployment that carries the pool label. `intent`, `left` and `floor` are our annotations, empty on a
-    foreign one."""
+    foreign one.
+    """
 
     key: PoolKey
     uid: str

@@ -57,7 +57,8 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
     )
     moved = before is None or sampled != before.sampled_time
     heard = Heard(current, sampled, now if moved or before is None else before.sample_at)
-    contradiction = next(_contradictions(status, heard, before, now), "")
+    never = "its agent has never reported" if seen.status is None else ""
+    contradiction = never or next(_contradictions(status, heard, before, now), "")
     return Heard(replace(current, contradiction=contradiction), heard.sampled_time, heard.sample_at)
 
 
