@@ -1,0 +1,208 @@
+"""An agent is heard with distrust: what cannot be true is named, and nothing dead looks fresh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.cluster.parse.telemetry import Heard, decode_gpu_node, hear, last_status_write
+from penstock.core.model import GpuHealth
+
+GPU = {
+    "uuid": "GPU-0",
+    "index": 0,
+    "product": "NVIDIA-H200",
+    "memoryTotalBytes": 150_000_000_000,
+    "memoryUsedBytes": 1_000_000_000,
+    "powerWatts": 400.0,
+    "powerP95Watts": 420.0,
+    "enforcedLimitWatts": 700.0,
+    "enforcedLimitAgeSeconds": 1.0,
+    "maximumLimitWatts": 700.0,
+    "energyJoules": 1_000_000.0,
+    "activityPercent": 60.0,
+    "temperatureCelsius": 55.0,
+    "health": "Healthy",
+}
+Change = dict[str, Any]
+
+
+def report(at: float, sequence: int, *gpus: Change, **status: object) -> Any:
+    """A report whose sample is `at` seconds after midnight."""
+    return decode_gpu_node(
+        msgspec.json.encode(
+            {
+                "metadata": {"name": "n1"},
+                "status": {
+                    "heartbeatSeconds": 10,
+                    "sequence": sequence,
+                    "sampledAt": f"2026-11-20T00:{int(at) // 60:02d}:{at % 60:06.3f}Z",
+                    "gpus": [{**GPU, **gpu} for gpu in gpus or ({},)],
+                    **status,
+                },
+            }
+        )
+    )
+
+
+def first() -> Heard:
+    return hear(report(0, 100), None, now=1000.0, age_seconds=None)
+
+
+# ----------------------------------------------------------------------------------------------------- one report alone
+
+ALONE: tuple[tuple[str, Change, str], ...] = (
+    ("an ordinary report", {}, ""),
+    ("watts below zero", {"powerWatts": -1}, "power is -1, below zero"),
+    ("power that no such GPU draws", {"powerWatts": 5000}, "power 5000 W, its maximum is 700 W"),
+    ("a p95 that no such GPU draws", {"powerP95Watts": 5000}, "p95 power 5000 W"),
+    ("a limit above the device's maximum", {"enforcedLimitWatts": 900}, "enforced limit 900 W above its maximum 700 W"),
+    ("a limit of nothing", {"enforcedLimitWatts": 0}, "a power limit of 0 W"),
+    ("more memory used than there is", {"memoryUsedBytes": 200_000_000_000}, "uses 200000000000 bytes"),
+    ("activity above all", {"activityPercent": 130}, "activity is 130 percent"),
+    ("energy below zero", {"energyJoules": -5}, "energy is -5, below zero"),
+    ("figures that NVML does not have", {"powerWatts": None, "enforcedLimitWatts": None, "energyJoules": None}, ""),
+)
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [case[1:] for case in ALONE], ids=[case[0] for case in ALONE])
+def test_what_one_report_cannot_say(gpu: Change, expected: str) -> None:
+    said = hear(report(0, 100, gpu), None, now=1000.0, age_seconds=None).telemetry.contradiction
+    assert expected in said
+    assert bool(said) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "contradicts"), ((10, False), (300, False), (0, True), (-5, True), (3600, True)), ids=str
+)
+def test_a_heartbeat_that_would_keep_the_dead_fresh_is_refused(seconds: float, contradicts: bool) -> None:
+    heard = hear(report(0, 100, heartbeatSeconds=seconds), None, now=1000.0, age_seconds=None).telemetry
+    assert ("heartbeatSeconds" in heard.contradiction) is contradicts
+    assert heard.heartbeat_seconds <= 300
+
+
+@pytest.mark.parametrize("what", ("uuid", "index"))
+def test_two_gpus_are_never_one(what: str) -> None:
+    other = {"uuid": "GPU-1", "index": 1} | {what: GPU[what]}
+    said = hear(report(0, 100, {}, other), None, now=1000.0, age_seconds=None).telemetry.contradiction
+    assert said.startswith(f"two GPUs say that their {what} is")
+
+
+def test_a_limit_without_an_age_was_never_read_back() -> None:
+    gpu = hear(report(0, 100, {"enforcedLimitAgeSeconds": None}), None, now=0.0, age_seconds=None).telemetry.gpus[0]
+    assert gpu.limit_age_seconds == float("inf")
+
+
+def test_a_health_that_we_do_not_know_is_not_health() -> None:
+    gpu = hear(report(0, 100, {"health": "Splendid"}), None, now=0.0, age_seconds=None).telemetry.gpus[0]
+    assert gpu.health is GpuHealth.UNRESPONSIVE
+
+
+# ------------------------------------------------------------------------------------------ from one report to the next
+
+FOLLOWS: tuple[tuple[str, float, int, Change, str], ...] = (
+    ("ten seconds of work", 10, 101, {"energyJoules": 1_004_000}, ""),
+    ("an idle GPU whose counter is coarse", 10, 101, {"powerWatts": 70.0, "powerP95Watts": 70.0}, ""),
+    ("energy that stands still under load", 10, 101, {}, "energy stands still while it draws 400 W"),
+    ("a counter that restarted", 10, 101, {"energyJoules": 10.0}, ""),
+    (
+        "more energy than the enforced limit allows",
+        10,
+        101,
+        {"energyJoules": 1_000_000 + 11 * 1000, "powerWatts": 650.0},
+        "energy rose by 1000 W, its enforced limit is 700 W",
+    ),
+    ("a sequence that fell", 10, 99, {"energyJoules": 1_004_000}, "sequence fell from 100 to 99"),
+    ("a clock that went back", -5, 101, {"energyJoules": 1_004_000}, "sampledAt went back by 5.0 s"),
+    ("the same number with other words", 10, 100, {"powerWatts": 70.0}, "two different reports carry the sequence 100"),
+    ("the same report again", 0, 100, {}, ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sequence", "gpu", "expected"), [case[1:] for case in FOLLOWS], ids=[case[0] for case in FOLLOWS]
+)
+def test_what_the_next_report_cannot_say(seconds: float, sequence: int, gpu: Change, expected: str) -> None:
+    before = hear(report(60, 100), None, now=1000.0, age_seconds=None)
+    said = hear(report(60 + seconds, sequence, gpu), before, now=1010.0, age_seconds=None).telemetry.contradiction
+    assert expected in said
+    assert bool(said) == bool(expected)
+
+
+def test_watts_that_lie_low_are_held_against_the_energy() -> None:
+    low = {"powerWatts": 80.0, "powerP95Watts": 80.0}
+    before = hear(report(0, 100, low), None, now=1000.0, age_seconds=None)
+    after = hear(report(10, 101, {**low, "energyJoules": 1_000_000 + 11 * 690}), before, now=1010.0, age_seconds=None)
+    assert after.telemetry.contradiction == "GPU 0: energy rose by 690 W, it reports at most 80 W"
+
+
+def test_a_contradiction_stays_while_the_same_report_is_shown_again() -> None:
+    bad = hear(report(0, 100, {"powerWatts": -1}), None, now=1000.0, age_seconds=None)
+    again = hear(report(0, 100, {"powerWatts": -1}), bad, now=1060.0, age_seconds=60.0)
+    assert again.telemetry.contradiction == bad.telemetry.contradiction != ""
+
+
+def test_reports_without_new_samples_are_no_news() -> None:
+    heard = first()
+    for beat in range(1, 5):
+        heard = hear(report(0, 100 + beat), heard, now=1000.0 + 10 * beat, age_seconds=None)
+    assert heard.telemetry.contradiction == "sampledAt stands still for 40 s while reports arrive"
+
+
+def test_a_sequence_that_fell_is_remembered_until_it_is_passed() -> None:
+    fell = hear(report(10, 50, {"energyJoules": 1_004_000}), first(), now=1010.0, age_seconds=None)
+    assert fell.telemetry.sequence == 100
+    assert fell.telemetry.heard_at == 1000.0
+    still = hear(report(20, 51, {"energyJoules": 1_008_000}), fell, now=1020.0, age_seconds=None)
+    assert "sequence fell" in still.telemetry.contradiction
+    passed = hear(report(30, 101, {"energyJoules": 1_012_000}), still, now=1030.0, age_seconds=None)
+    assert (passed.telemetry.contradiction, passed.telemetry.heard_at) == ("", 1030.0)
+
+
+# ------------------------------------------------------------------------------------------------------------------ age
+
+AGES: tuple[tuple[str, int, float, float | None, float], ...] = (
+    ("a rise that a watch brought was written just now", 101, 1010.0, None, 1010.0),
+    ("a rise that a list brought is as old as the API server says", 101, 1010.0, 4.0, 1006.0),
+    ("no rise, no news", 100, 1010.0, None, 1000.0),
+    ("a list never makes a report older than what we heard", 101, 1010.0, 500.0, 1000.0),
+    ("a write from the future is from now", 101, 1010.0, -30.0, 1010.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "now", "age_seconds", "expected"), [case[1:] for case in AGES], ids=[case[0] for case in AGES]
+)
+def test_age_is_our_own_time_since_the_sequence_rose(
+    sequence: int, now: float, age_seconds: float | None, expected: float
+) -> None:
+    assert hear(report(10, sequence), first(), now, age_seconds).telemetry.heard_at == expected
+
+
+def test_after_a_start_the_age_is_the_api_servers() -> None:
+    assert hear(report(0, 100), None, now=1000.0, age_seconds=45.0).telemetry.heard_at == 955.0
+
+
+def test_only_writes_of_the_status_say_how_old_it_is() -> None:
+    seen = decode_gpu_node(
+        msgspec.json.encode(
+            {
+                "metadata": {
+                    "name": "n1",
+                    "managedFields": [
+                        {"time": "2026-11-20T00:00:10Z", "subresource": "status"},
+                        {"time": "2026-11-20T00:00:50Z"},
+                    ],
+                }
+            }
+        )
+    )
+    assert last_status_write(seen) == 1795132810.0
+
+
+def test_a_node_that_never_spoke_has_no_gpus() -> None:
+    silent = hear(decode_gpu_node(b'{"metadata":{"name":"n1"}}'), None, now=5.0, age_seconds=None).telemetry
+    assert silent.gpus == ()
+    assert silent.contradiction == "its agent has never reported"
