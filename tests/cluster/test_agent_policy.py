@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from rig.install import install_chart
 
 from admission import NAMESPACE, Object, allow, refusal
 from rig.api import Api, ApiError
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
+from rig.install import install_chart
 from rig.waiting import wait_for
 
 GPU_NODES = "/apis/penstock.dev/v1alpha1/gpunodes"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig.install import install_chart
 
 from penstock.api.names import COUNTRY_LABEL, GATE, LEASE_NAME, LEFT_ANNOTATION
 from penstock.core.manifests import Workload, deployment
 from penstock.core.model import PoolKey
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
+from rig.install import install_chart
 from rig.waiting import wait_for
 
 SYSTEM = "penstock-system"

@@ -37,7 +37,7 @@ class Build:
         return ABSOLUTE.sub(f"{self.root}/", text)
 
     def run(self, command: str) -> None:
-        as_user = ()
+        as_user: tuple[str, ...] = ()
         if self.user and os.getuid() == 0:
             uid, gid = self.user.split(":")
             # Reading stays allowed, or an interpreter below root's own folder could not even be started.

@@ -54,10 +54,10 @@ def test_files_are_named_for_the_domain() -> None:
 def test_what_decides_never_waits_and_reads_no_clock_chance_or_log(path: Path) -> None:
     waits = (ast.Await, ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith)
     tree = ast.parse(path.read_text())
-    assert [node.lineno for node in ast.walk(tree) if isinstance(node, waits)] == []
+    assert [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, waits)] == []
     assert imported(tree) & CLOCKS_AND_CHANCE == set()
     asks = {"now", "utcnow", "today", "open", "print"}
-    assert [node.lineno for node in ast.walk(tree) if is_call_of(node, asks)] == []
+    assert [ast.unparse(node) for node in ast.walk(tree) if is_call_of(node, asks)] == []
 
 
 def imported(tree: ast.Module) -> set[str]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from penstock.agent.node import NodeGpus, NodeObservation
-from penstock.agent.sampler import Health, Observation
+from penstock.agent.nvml import Identity, Reading
+from penstock.agent.sampler import Health, Observation, Sampler
 from penstock.errors import NvmlUnavailable
 from penstock.sim import faults
 from penstock.sim.nvml_state import NvmlState, Target
@@ -119,16 +120,48 @@ def test_a_recovery_action_keeps_the_figures_and_marks_the_gpu(gpus: NodeGpus, r
     assert (draw(marked), marked.message) == (500, "the driver asks to reset the GPU")
 
 
-def test_a_gpu_that_is_let_go_is_planned_at_its_idle_draw_within_seconds(
-    gpus: NodeGpus, running_state: NvmlState
-) -> None:
-    until(gpus, both_read)
-    faults.fail(running_state, 0, Target.GPM, 3)
-    until(gpus, lambda seen: seen.gpus[0].planned_watts == 500)
-    with running_state.change(0) as device:
-        device.demand_mw, device.activity_permille, device.utilization_percent = 76_000, 0, 0
-        device.memory_used_bytes = 0
-    until(gpus, lambda seen: seen.gpus[0].planned_watts == 76)
+class ScriptedGpu:
+    """Stands where the binding is, with the readings of the test."""
+
+    identity = Identity("GPU-0", 0, "NVIDIA-H200", 141 * 2**30, 700.0)
+
+    def __init__(self) -> None:
+        self.reading = reading(500, 100 * 2**30)
+
+    def read(self) -> Reading:
+        return self.reading
+
+    def close(self) -> None: ...
+
+
+def reading(watts: float, memory_used_bytes: int, *, reserve_known: bool = True) -> Reading:
+    busy = 50.0 if memory_used_bytes else 0.0
+    return Reading(
+        power_watts=watts,
+        memory_used_bytes=memory_used_bytes,
+        memory_reserve_known=reserve_known,
+        activity_percent=busy,
+        activity_source="GPM",
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "planned_watts"),
+    (
+        pytest.param(reading(76, 0), 76, id="let go and idle: credited after three samples"),
+        pytest.param(reading(114, 100 * 2**30), 500, id="still held: a quiet model keeps its watts"),
+        pytest.param(reading(300, 0), 500, id="let go, but it still draws"),
+        pytest.param(reading(76, 0, reserve_known=False), 500, id="memory that counts the driver's own proves nothing"),
+    ),
+)
+def test_planned_watts_fall_at_once_only_when_nobody_holds_the_gpu(after: Reading, planned_watts: float) -> None:
+    gpu = ScriptedGpu()
+    sampler = Sampler(0, SAMPLE_SECONDS, open_gpu=lambda index: gpu)
+    for _ in range(200):
+        sampler._observe_now()
+    gpu.reading = after
+    planned = [seen.planned_watts for seen in (sampler._observe_now() for _ in range(3)) if seen]
+    assert planned == [500, 500, planned_watts]
 
 
 def test_after_a_driver_reload_every_gpu_is_opened_anew(gpus: NodeGpus, running_state: NvmlState) -> None:
