@@ -14,12 +14,15 @@ import numpy as np
 from penstock.api.names import GPU_RESOURCE
 from penstock.core.columns import Bools, Floats, Rows
 from penstock.core.filters import BY_NODE, BY_ROOM, first_refusal
+from penstock.core.fleet import Fleet
 from penstock.core.ledger import Ledger
 from penstock.core.model import Replica
 from penstock.core.scores import STEADY, WEIGHTS, Spread, steady_terms
 from penstock.core.topology import constraints
 from penstock.core.verdicts import Candidate, Filter
 
+NONE = int(Filter.NONE)
+REFUSING = tuple(name for name in Filter if name is not Filter.NONE)
 NOT_A_CANDIDATE = -np.inf
 NOTHING_MORE = -1.0
 WATTS_PER_KILOWATT = 1000.0
@@ -41,8 +44,8 @@ class Table:
         eligible = (self._static != Filter.LAWFUL_PLACE) & (self._static != Filter.AFFINITY)
         self._constraints = constraints(fleet, example, repelling_keys, eligible)
         self._spread = Spread(fleet, example, self._static == Filter.NONE) if example.rules.spread else None
-        avoided = sorted(fleet.position[name] for name in example.avoid if name in fleet.position)
-        self._avoided = np.array(avoided, dtype=np.int64)
+        self._avoided = _rows_of(fleet, example.avoid)
+        self._refused: tuple[tuple[Filter, int], ...] | None = None
         self._overhead = np.maximum(ledger.factor[fleet.columns.domain].max(axis=1), 1.0)
         self._steady = steady_terms(fleet)
         self._steady_sum = sum(self._steady.values(), np.zeros(rows))
@@ -80,7 +83,9 @@ class Table:
             return
         taken = self.ledger.taken[self._caught_up :]
         self._caught_up = len(self.ledger.taken)
-        moved = [replica is not None and self._notice(row, replica) for row, replica in taken]
+        moved: list[bool] = []
+        if self._constraints or self._spread:
+            moved = [replica is not None and self._notice(row, replica) for row, replica in taken]
         rows: Rows | slice = np.array(sorted({row for row, _ in taken}), dtype=np.int64)
         if any(moved):
             self._topology_ok = self._judge_topology()
@@ -109,8 +114,10 @@ class Table:
 
     def refused(self) -> tuple[tuple[Filter, int], ...]:
         """How many rows each filter is the first to refuse."""
-        counts = np.bincount(self.first, minlength=len(Filter))
-        return tuple((Filter(at), int(counts[at])) for at in np.flatnonzero(counts[: Filter.NONE]).tolist())
+        if self._refused is None:
+            counts = np.bincount(self.first, minlength=len(Filter)).tolist()
+            self._refused = tuple((name, counts[name]) for name in REFUSING if counts[name])
+        return self._refused
 
     def missing_watts(self) -> Floats:
         """Per row and domain column: by how many watts the replica would pass what the domain has left for it."""
@@ -180,11 +187,20 @@ class Table:
         """Put the watts on top of the other filters, and the score where nothing refuses."""
         first = self.base[rows].copy()
         short = (self.watts[rows] > self._allowance[self.ledger.fleet.columns.domain[rows]]).any(axis=1)
-        first[(first == Filter.NONE) & short] = Filter.WATTS
+        first[(first == NONE) & short] = Filter.WATTS
+        if len(self._avoided):
+            first[self._avoided[rows] & (first == NONE)] = Filter.BACK_OFF
+        if self._refused is not None and not np.array_equal(self.first[rows], first):
+            self._refused = None
         self.first[rows] = first
-        avoided = self._avoided
-        self.first[avoided[self.first[avoided] == Filter.NONE]] = Filter.BACK_OFF
         score = self.watts_term[rows] + self.fragmentation[rows] + self._steady_sum[rows]
         if self._spread_term is not None:
             score = score + self._spread_term[rows]
-        self.score[rows] = np.where(self.first[rows] == Filter.NONE, score, NOT_A_CANDIDATE)
+        self.score[rows] = np.where(first == NONE, score, NOT_A_CANDIDATE)
+
+
+def _rows_of(fleet: Fleet, names: frozenset[str]) -> Bools:
+    """A mark on the rows of these nodes; nothing at all without any."""
+    if not names:
+        return np.zeros(0, dtype=np.bool_)
+    return np.fromiter((name in names for name in fleet.position), np.bool_, len(fleet.rows))
