@@ -16,7 +16,7 @@ from penstock.core.columns import Bools, Floats
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
 from penstock.core.model import Domain, Guarantee, Pod, PoolKey
-from penstock.core.power import HolderKind, NodePower, booked, hold_of, reservation_watts_per_gpu
+from penstock.core.power import HolderKind, NodePower, booked, pod_hold, reservation_watts_per_gpu
 from penstock.core.row import Row
 
 
@@ -115,8 +115,7 @@ def _domains_of(fleet: Fleet, row: Row) -> tuple[Domain, ...]:
 
 
 def _held(fleet: Fleet, power: NodePower, domain: Domain, pod: Pod) -> float:
-    pool = PoolKey(pod.namespace, pod.pool)
-    hold = hold_of(fleet.context.pools, pool if pod.pool else None, pod.gpus)
+    hold = pod_hold(fleet.context.pools, pod)
     charged = [watts for other, watts in booked(power, domain) if other == hold]
     reserved = reservation_watts_per_gpu(hold, power, domain)
     return pod.gpus * (sum(charged) / len(charged) if charged else reserved)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from penstock.api.names import OUT_OF_SERVICE_TAINT
 from penstock.core.model import Node, Pod, RightOfReturn
 from penstock.core.pool import Pool, RollCall
 
@@ -137,11 +136,6 @@ def _verdict(pod: Pod, ending: Ending, node: str, message: str) -> Verdict:
         advice = "deleting it would count against its Job's backoffLimit, so delete it yourself to move it"
         return Verdict(pod, ending, node, f"{message}; {advice}", False)
     return Verdict(pod, ending, node, message, True)
-
-
-def fenced(node: Node) -> bool:
-    """Whether somebody vouches that the node is off: then nothing there draws for us any more."""
-    return any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.taints)
 
 
 def slow_scheduler(pods: Iterable[Pod], now_time: float, limit_seconds: float) -> tuple[Pod, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
+from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE, OUT_OF_SERVICE_TAINT
 from penstock.core.evidence import Evidence, limit_until_at
 from penstock.core.model import (
     Domain,
@@ -64,6 +64,8 @@ class Hold:
 
     holder: PoolKey | None
     declared_watts: float | None = None
+    foreign: str = ""
+    """`namespace/name` of the pod where no pool of ours is the holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,12 @@ def node_power(
     maxima: ProductMaxima,
     now_at: float,
 ) -> NodePower:
-    """Book one node. `pods` are all unfinished ones whose place is this node."""
+    """Book one node. `pods` are all unfinished ones whose place is this node.
+
+    A node that somebody vouches is off (the out-of-service taint) draws nothing, whatever is still booked there.
+    """
+    if any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.taints):
+        return NodePower()
     running, pending = _holds(pods, pools)
     gpus = telemetry.gpus if telemetry else ()
     fresh = evidence is Evidence.FRESH
@@ -167,11 +174,11 @@ def _pair(
 
 
 def _by_watts(entry: tuple[float, Hold]) -> tuple[float, str]:
-    return entry[0], str(entry[1].holder)
+    return entry[0], f"{entry[1].holder} {entry[1].foreign}"
 
 
 def held_watts(power: NodePower, domain: Domain) -> Mapping[tuple[HolderKind, str], float]:
-    """The node's GPU watts by holder: `(Pool, namespace/name)`, `(Foreign, "")` or `(Idle, "")`."""
+    """The node's GPU watts by holder: `(Pool, namespace/name)`, `(Foreign, namespace/name)` of a pod, or `(Idle, "")`."""
     watts: dict[tuple[HolderKind, str], float] = {}
     for hold, charged in booked(power, domain):
         key = _holder(hold)
@@ -182,7 +189,7 @@ def held_watts(power: NodePower, domain: Domain) -> Mapping[tuple[HolderKind, st
 def _holder(hold: Hold | None) -> tuple[HolderKind, str]:
     if hold is None:
         return "Idle", ""
-    return ("Pool", str(hold.holder)) if hold.holder else ("Foreign", "")
+    return ("Pool", str(hold.holder)) if hold.holder else ("Foreign", hold.foreign)
 
 
 def measured_above_declared(
@@ -210,10 +217,13 @@ def measured_above_declared(
     return next(iter(keys)), MEASURED_STEP_WATTS * math.ceil(measured / MEASURED_STEP_WATTS)
 
 
-def hold_of(pools: Pools, pool: PoolKey | None, gpus: int) -> Hold:
-    """How a pod of this pool holds each of its GPUs. Foreign pods and Advise pools reserve the limit."""
-    rules = pools.rules.get(pool) if pool else None
-    return Hold(FOREIGN) if rules is None or pool is None else replica_hold(pools, pool, rules, gpus)
+def pod_hold(pools: Pools, pod: Pod) -> Hold:
+    """How a pod holds each of its GPUs. Foreign pods and Advise pools reserve the limit."""
+    pool = PoolKey(pod.namespace, pod.pool)
+    rules = pools.rules.get(pool) if pod.pool else None
+    if rules is None:
+        return Hold(FOREIGN, foreign=f"{pod.namespace}/{pod.name}")
+    return replica_hold(pools, pool, rules, pod.gpus)
 
 
 def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, gpus: int) -> Hold:
@@ -233,9 +243,7 @@ def _holds(pods: Iterable[Pod], pools: Pools) -> tuple[tuple[Hold, ...], tuple[H
     pending: Counter[Hold] = Counter()
     for pod in pods:
         if pod.gpus:
-            key = PoolKey(pod.namespace, pod.pool)
-            hold = hold_of(pools, key if pod.pool else None, pod.gpus)
-            (running if started(pod) else pending)[hold] += pod.gpus
+            (running if started(pod) else pending)[pod_hold(pools, pod)] += pod.gpus
     return tuple(running.elements()), tuple(pending.elements())
 
 

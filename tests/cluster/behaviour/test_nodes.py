@@ -58,6 +58,19 @@ def test_a_dark_node_s_replica_is_replaced_after_the_limit_and_its_watts_stay_bo
     assert factory.nodes_of("llama") == [other]
 
 
+def test_the_watts_of_a_node_that_is_fenced_off_are_given_back(factory: Factory) -> None:
+    factory.add(fleet("DE", labels={"row": "a"}))
+    factory.domain("row-a", 60_000, {"row": "a"})
+    factory.pool("llama", gpus=8)
+    factory.wait_running("llama", 1)
+    reserved = wait_for("the pool's watts are told", lambda: factory.status("llama")["power"]["reservedWatts"], 60)
+    wait_for("the domain's watts are told", lambda: committed(factory, reserved), PATIENCE_SECONDS)
+    factory.plane.kill_node("de-0")
+    factory.telemetry.silence("de-0")
+    factory.plane.kubectl("taint", "node", "de-0", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+    wait_for("nothing is charged", lambda: factory.domain_status("row-a")["committedWatts"] == 0, PATIENCE_SECONDS)
+
+
 def test_a_cordoned_node_takes_nothing_new_and_keeps_what_runs(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.pool("llama", replicas=1, gpus=2)
