@@ -130,3 +130,15 @@ def test_a_pod_whose_own_constraint_cannot_be_judged_waits_and_names_it(factory:
     waiting = factory.wait_waiting("adopted", "UnjudgedConstraint", SOON_SECONDS)
     assert "podAffinity" in waiting["message"]
     assert is_gated(factory.pods("adopted")[0])
+
+
+def test_a_megabyte_of_template_is_placed_or_refused_in_words_and_stops_nobody(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.pool("huge", container={"env": [{"name": "PROMPT", "value": "x" * 1_000_000}]})
+
+    def settled() -> bool:
+        return bool(factory.running("huge")) or factory.condition("huge", "Ready").get("reason") == "RefusedByApiServer"
+
+    wait_for("the huge pool runs or is refused", settled, PATIENCE_SECONDS)
+    factory.pool("small")
+    factory.wait_running("small", 1)
