@@ -89,17 +89,10 @@ def naive_per_second(fleet: Fleet, replicas: Sequence[Replica]) -> float:
 def figures(nodes: int) -> list[Figure]:
     fleet, count = fleet_of(nodes), min(nodes // 2, 4_000)
     limit = LIMITS[nodes]
+    one, ten = decisions_per_second(fleet, one_class(count)), decisions_per_second(fleet, ten_classes(count))
     return [
-        Figure(
-            f"one class, {nodes:,} nodes", decisions_per_second(fleet, one_class(count)), "/s", limit, at_least=True
-        ),
-        Figure(
-            f"{CLASSES} classes, {nodes:,} nodes",
-            decisions_per_second(fleet, ten_classes(count)),
-            "/s",
-            limit,
-            at_least=True,
-        ),
+        Figure(f"one class, {nodes:,} nodes", one, "/s", limit, at_least=True),
+        Figure(f"{CLASSES} classes, {nodes:,} nodes", ten, "/s", limit, at_least=True),
         Figure(f"naive, explains nothing, {nodes:,} nodes", naive_per_second(fleet, one_class(count)), "/s"),
     ]
 
