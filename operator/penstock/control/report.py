@@ -57,7 +57,7 @@ class Scene:
     plan: Plan
     verdicts: Mapping[PoolKey, Sequence[Verdict]]
     rights: Sequence[RightOfReturn]
-    touched: Collection[PoolKey]
+    touched: frozenset[PoolKey]
     now_at: float
     now_time: float
 
@@ -100,7 +100,17 @@ class Reporter:
         domains = self._domains_due and self._may_look(_DOMAINS, scene.now_at)
         if pools or domains:
             self._look(scene, pools, domains=domains)
+        self._tell_orphans(scene)
         self._forget_ended(scene.picture)
+
+    def _tell_orphans(self, scene: Scene) -> None:
+        """A gated pod whose pool does not exist has no status to say so: an Event on the pod does."""
+        for key in scene.touched - scene.picture.pools.keys():
+            for pod in self.state.pods_by_pool.get(key, {}).values():
+                if pod.gated and not pod.terminating:
+                    subject = Subject("Pod", pod.namespace, pod.name, pod.uid, "v1")
+                    told = f"waits at our gate, but there is no InferencePool {key}: create it, or mend the pool label"
+                    self.events.post(subject, "Warning", "NoInferencePool", told)
 
     def _newly_told(self, scene: Scene) -> Iterable[PoolKey]:
         for key in scene.waiting.keys() | scene.verdicts.keys() | self._told.keys():

@@ -178,7 +178,7 @@ def _by_watts(entry: tuple[float, Hold]) -> tuple[float, str]:
 
 
 def held_watts(power: NodePower, domain: Domain) -> Mapping[tuple[HolderKind, str], float]:
-    """The node's GPU watts by holder: `(Pool, namespace/name)`, `(Foreign, namespace/name)` of a pod, or `(Idle, "")`."""
+    """The node's GPU watts by holder: `(Pool, namespace/name)`, `(Foreign, namespace/name)` or `(Idle, "")`."""
     watts: dict[tuple[HolderKind, str], float] = {}
     for hold, charged in booked(power, domain):
         key = _holder(hold)

@@ -132,6 +132,21 @@ def test_a_pod_that_borrows_the_label_is_reported_and_not_counted(factory: Facto
     assert factory.status("llama")["placedReplicas"] == 1
 
 
+def test_a_gated_pod_without_a_pool_is_told_so_by_an_event(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    labels = {POOL_LABEL: "nobody"}
+    factory.plane.api.create(PODS, pod("orphan", 1, labels=labels, schedulingGates=[{"name": GATE}]))
+
+    def told() -> list[str]:
+        events = factory.plane.api.list("/apis/events.k8s.io/v1/namespaces/default/events")
+        return [one["note"] for one in events if one["reason"] == "NoInferencePool"]
+
+    (note,) = wait_for("its Event", told, SOON_SECONDS)
+    assert "default/nobody" in note
+    factory.apply("InferencePool", "nobody", {})
+    wait_for("it runs", lambda: factory.running("nobody"), PATIENCE_SECONDS)
+
+
 def test_a_leader_worker_set_group_is_refused_by_condition(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.apply("InferencePool", "group", {})
