@@ -166,8 +166,10 @@ class Publisher:
         self._pool.shutdown()
 
     def _introduce(self, node: str) -> None:
+        # Born with a label, as by an agent: else the API server keeps no record of when its status was written.
+        metadata = {"name": node, "labels": {"app.kubernetes.io/managed-by": "penstock-agent"}}
         try:
-            self._api.create(PATH, {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": {"name": node}})
+            self._api.create(PATH, {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": metadata})
         except ApiError as error:
             if error.status != CONFLICT:
                 raise

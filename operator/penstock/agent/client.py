@@ -57,7 +57,10 @@ class GPUNodeClient:
         await self._send("PATCH", url, patch, "application/merge-patch+json")
 
     async def _create(self) -> None:
-        node = {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": {"name": self._node_name}}
+        # The label is what makes the API server keep record of who writes when: of an object that is born with
+        # nothing but a name it keeps none (tried), and after a restart the operator could not tell a report's age.
+        metadata = {"name": self._node_name, "labels": {"app.kubernetes.io/managed-by": _FIELD_MANAGER}}
+        node = {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": metadata}
         try:
             await self._send("POST", self._collection, msgspec.json.encode(node), "application/json")
         except ApiError as error:

@@ -308,8 +308,11 @@ def _is_older(version: str, than: str) -> bool:
 
 
 def _age_seconds(seen: wire.GpuNode, server_time: float | None) -> float | None:
+    if server_time is None:
+        return None
     written = last_status_write(seen)
-    return None if server_time is None or written is None else server_time - written
+    # An object that was created with nothing but a name has no record of its writers (tried): then nobody knows.
+    return float("inf") if written is None else server_time - written
 
 
 def _says_else(known: Telemetry, new: Telemetry) -> bool:

@@ -157,7 +157,11 @@ async def test_an_object_that_is_not_there_is_made_without_a_spec(agent: Agent, 
     assert create[:3] == (
         "POST",
         "/apis/penstock.dev/v1alpha1/gpunodes",
-        {"apiVersion": "penstock.dev/v1alpha1", "kind": "GPUNode", "metadata": {"name": "gpu-0"}},
+        {
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "GPUNode",
+            "metadata": {"name": "gpu-0", "labels": {"app.kubernetes.io/managed-by": "penstock-agent"}},
+        },
     )
     # The same report: making the object is part of one attempt, not a failure of it.
     assert patch[:3] == again[:3]

@@ -43,7 +43,7 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
     """Judge a report that arrived at `now` (monotonic).
 
     `age_seconds` is the API server's own age of the last write, where the report came in a list: then nothing says
-    that it was written just now. Without a list it was.
+    that it was written just now; infinite where the API server does not know it. Without a list it was.
     """
     status = seen.status or wire.GpuNodeStatus()
     sampled = unix_time(status.sampledAt) or 0.0
