@@ -1,0 +1,188 @@
+"""Who is asked first, which node wins, and what a right of return is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+import builders as a
+from penstock.core import placement
+from penstock.core.fleet import Fleet
+from penstock.core.model import (
+    Domain,
+    Node,
+    PlacementRules,
+    Pod,
+    PoolKey,
+    Replica,
+    RightOfReturn,
+    Scheduling,
+    SoftSpread,
+    Telemetry,
+)
+from penstock.core.placement import Plan
+from penstock.core.verdicts import Reason
+
+OTHER = PoolKey("chat", "small")
+ADDED = 641.0
+"""What one GPU adds to a domain without overhead: 721 W reserved less 80 W of idle draw."""
+
+
+def plan(fleet: Fleet, *asked: Replica, rights: Sequence[RightOfReturn] = ()) -> Plan:
+    return placement.plan(fleet, asked, rights, 0.0)
+
+
+ORDERS: dict[str, tuple[list[Replica], str]] = {
+    "the longest waiting first": ([a.replica("a", since_time=2), a.replica("b", since_time=1)], "b a"),
+    "priority before waiting": ([a.replica("a", since_time=1), a.replica("b", since_time=2, priority=10)], "b a"),
+    "the newest ReplicaSet of a pool takes its pool's first turn": (
+        [a.replica("old", since_time=1, newest=False), a.replica("new", since_time=3)],
+        "new old",
+    ),
+    "but no other pool's turn": (
+        [
+            a.replica("old", since_time=1, newest=False),
+            a.replica("other", since_time=2, pool=OTHER),
+            a.replica("new", since_time=3),
+        ],
+        "new other old",
+    ),
+    "among equals by key": ([a.replica("b"), a.replica("a")], "a b"),
+}
+
+
+@pytest.mark.parametrize(("asked", "want"), ORDERS.values(), ids=ORDERS.keys())
+def test_asked_order(asked: list[Replica], want: str) -> None:
+    assert [one.key for one in placement.in_asked_order(asked)] == want.split()
+    assert [one.key for one in placement.in_asked_order(asked[::-1])] == want.split()
+
+
+def two(**second: object) -> tuple[Telemetry, Telemetry]:
+    """Two nodes of eight GPUs, all of the second's changed."""
+    gpus = [a.gpu(index, **second) for index in range(8)]
+    return a.telemetry("gpu-1"), a.telemetry("gpu-2", gpus)
+
+
+CHOICES: dict[str, tuple[Sequence[Telemetry], Sequence[Pod], PlacementRules, str]] = {
+    "the first by name among equals": (two(), [], PlacementRules(), "gpu-1"),
+    "fewer watts per GPU": (two(limit_watts=400.0), [], PlacementRules(), "gpu-2"),
+    "a part-filled node keeps the other whole": (two(), [a.pod(node="gpu-2", gpus=3)], PlacementRules(), "gpu-2"),
+    "a throttled node ranks down": (
+        (a.telemetry("gpu-1", [a.gpu(index, throttled=True) for index in range(8)]), a.telemetry("gpu-2")),
+        [],
+        PlacementRules(),
+        "gpu-2",
+    ),
+    "a spread that would be passed outweighs everything else": (
+        two(limit_watts=200.0),
+        [a.pod(node="gpu-2", gpus=1)],
+        PlacementRules(spread=(SoftSpread("kubernetes.io/hostname"),)),
+        "gpu-1",
+    ),
+    "a missing limit makes a node no better": (
+        (a.telemetry("gpu-1", [a.gpu(index, limit_watts=None) for index in range(8)]), two(limit_watts=600.0)[1]),
+        [],
+        PlacementRules(),
+        "gpu-2",
+    ),
+    "an unmeasured GPU does not look cheap": (
+        (
+            a.telemetry("gpu-1", [a.gpu(index, planned_watts=None, limit_watts=690.0) for index in range(8)]),
+            two(limit_watts=699.0)[1],
+        ),
+        [],
+        PlacementRules(),
+        "gpu-2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("heard", "pods", "rules", "want"), CHOICES.values(), ids=CHOICES.keys())
+def test_chosen_node(heard: Sequence[Telemetry], pods: Sequence[Pod], rules: PlacementRules, want: str) -> None:
+    fleet = a.fleet(a.node("gpu-1"), a.node("gpu-2"), telemetries=heard, pods=pods, pools={a.POOL: rules})
+    decision = plan(fleet, a.replica(gpus=1, rules=rules)).decisions[0]
+    assert decision.node == want
+    assert decision.chosen.score == pytest.approx(sum(value for _, value in decision.chosen.terms))
+    assert decision.runner_up is not None
+    assert decision.runner_up.score <= decision.chosen.score
+
+
+def budget(placed_gpus: int) -> Domain:
+    """A domain for one node of eight idle GPUs, so many of which may be placed."""
+    return a.domain(budget_watts=8 * 80 + placed_gpus * ADDED)
+
+
+def test_a_decision_takes_its_watts_from_the_next_one() -> None:
+    fleet = a.fleet(a.node(), domains=[budget(3)])
+    found = plan(fleet, a.replica("a", 2), a.replica("b", 2), a.replica("c", 1))
+    assert [one.replica.key for one in found.decisions] == ["a", "c"]
+    assert [(one.replica.key, one.reason) for one in found.waiting] == [("b", Reason.INSUFFICIENT_POWER)]
+    assert dict(found.decisions[0].watts) == pytest.approx({"row-a": 2 * ADDED})
+
+
+def right(watts: float, pool: PoolKey = a.POOL, until_time: float = 1.0) -> RightOfReturn:
+    return RightOfReturn("row-a", pool, watts, until_time)
+
+
+RIGHTS: dict[str, tuple[Domain, list[RightOfReturn], bool]] = {
+    "room is for anybody": (budget(2), [], True),
+    "what another pool may come back to is held back": (budget(2), [right(1.0, OTHER)], False),
+    "a right that ended holds nothing back": (budget(2), [right(1.0, OTHER, until_time=0.0)], True),
+    "a right in another domain holds nothing back": (
+        budget(2),
+        [RightOfReturn("row-b", OTHER, 1.0, 1.0)],
+        True,
+    ),
+    "a domain that is over takes a pool back": (a.domain(budget_watts=1.0), [right(2 * ADDED)], True),
+    "but no more than it left": (a.domain(budget_watts=1.0), [right(2 * ADDED - 1)], False),
+    "and no other pool": (a.domain(budget_watts=1.0), [right(2 * ADDED, OTHER)], False),
+    "two rights of a pool add up": (a.domain(budget_watts=1.0), [right(ADDED), right(ADDED)], True),
+}
+
+
+@pytest.mark.parametrize(("domain", "rights", "placed"), RIGHTS.values(), ids=RIGHTS.keys())
+def test_right_of_return(domain: Domain, rights: list[RightOfReturn], placed: bool) -> None:
+    found = plan(a.fleet(a.node(), domains=[domain]), a.replica(gpus=2), rights=rights)
+    assert bool(found.decisions) is placed
+
+
+def test_a_right_is_used_up_by_what_comes_back() -> None:
+    fleet = a.fleet(a.node(), domains=[a.domain(budget_watts=1.0)])
+    found = plan(fleet, a.replica("a", 2), a.replica("b", 2), rights=[right(3 * ADDED)])
+    assert [one.replica.key for one in found.decisions] == ["a"]
+    assert dict(found.decisions[0].returned_watts) == pytest.approx({"row-a": 2 * ADDED})
+    assert {one.pool: one.watts for one in found.rights} == pytest.approx({a.POOL: ADDED})
+
+
+def test_a_replica_that_fits_nowhere_holds_nobody_up() -> None:
+    found = plan(a.fleet(a.node(gpus=4)), a.replica("large", 8, priority=10), a.replica("small", 1, pool=OTHER))
+    assert [one.replica.key for one in found.decisions] == ["small"]
+    assert [one.reason for one in found.waiting] == [Reason.INSUFFICIENT_GPUS]
+
+
+def test_a_constraint_that_cannot_be_judged_is_named_and_no_node_is_tried() -> None:
+    unjudged = a.replica(scheduling=Scheduling(unjudged="spec.affinity.podAffinity"))
+    (one,) = plan(a.fleet(a.node()), unjudged).waiting
+    assert one.reason is Reason.UNJUDGED_CONSTRAINT
+    assert "spec.affinity.podAffinity" in one.message
+    assert one.would_fit == "remove spec.affinity.podAffinity"
+
+
+def test_a_cluster_without_nodes_says_so() -> None:
+    assert [one.reason for one in plan(a.fleet(), a.replica()).waiting] == [Reason.NO_NODES]
+
+
+def test_the_order_of_nodes_does_not_matter() -> None:
+    nodes: list[Node] = [a.node(f"gpu-{number}") for number in range(4)]
+    asked = [a.replica(key, 4) for key in "abcde"]
+    assert plan(a.fleet(*nodes), *asked) == plan(a.fleet(*nodes[::-1]), *asked[::-1])
+
+
+def test_replicas_that_differ_in_what_they_ask_share_no_verdict() -> None:
+    asked = a.replica("a", 2)
+    barred = replace(asked, key="b", avoid=frozenset({"gpu-1"}))
+    found = plan(a.fleet(a.node()), asked, barred)
+    assert [one.replica.key for one in found.decisions] == ["a"]
+    assert [one.reason for one in found.waiting] == [Reason.BACK_OFF]
