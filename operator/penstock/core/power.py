@@ -234,8 +234,8 @@ def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, gpus: int) 
 
 
 def started(pod: Pod) -> bool:
-    """Whether it may be drawing already: bound, and running or on its way out."""
-    return bool(pod.node) and (pod.terminating or pod.phase is not Phase.PENDING)
+    """Whether it may be drawing already: bound and past Pending, terminating or not."""
+    return bool(pod.node) and pod.phase is not Phase.PENDING
 
 
 def _holds(pods: Iterable[Pod], pools: Pools) -> tuple[tuple[Hold, ...], tuple[Hold, ...]]:

@@ -82,6 +82,12 @@ CASES = {
     "a bound pod that has not started is pending": Case(
         600 + HARD + HARD + 500, [a.pod(gpus=2, phase=Phase.PENDING)], gpus(600, IDLE, 500, IDLE)
     ),
+    "a pending pin does not hide in a hot GPU's draw": Case(
+        800 + HARD + 2 * IDLE, [pinned(count=1)], gpus(800, IDLE, IDLE, IDLE)
+    ),
+    "a pod that never started is pending even while it ends": Case(
+        600 + HARD + 2 * IDLE, [a.pod(gpus=1, phase=Phase.PENDING, terminating=True)], gpus(600, IDLE, IDLE, IDLE)
+    ),
     "running and pending together": Case(
         HARD + HARD + HARD + 500, [a.pod(gpus=1), pinned()], gpus(600, IDLE, 500, IDLE)
     ),

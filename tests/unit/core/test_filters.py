@@ -245,6 +245,13 @@ CASES = {
         telemetry=a.telemetry(gpus=(a.gpu(0, activity_percent=90.0), a.gpu(1), a.gpu(2), a.gpu(3))),
         pods=[a.pod(gpus=1)],
     ),
+    "a pin has not started, so the busy GPU is somebody else's": Case(
+        Filter.FREE_GPUS,
+        Reason.INSUFFICIENT_GPUS,
+        a.node(gpus=3),
+        a.telemetry(gpus=(a.gpu(0, activity_percent=90.0), a.gpu(1), a.gpu(2))),
+        pods=[a.pod(node="", pin="gpu-1", gpus=1)],
+    ),
     "no watts left": Case(
         Filter.WATTS, Reason.INSUFFICIENT_POWER, domains=[a.domain(budget_watts=8 * 80 + 2 * 641 - 1)]
     ),

@@ -103,6 +103,11 @@ def test_a_node_more_leaves_the_other_rows_as_they_are() -> None:
     assert after.rows[1] is before.rows[0]
 
 
+def test_a_node_more_while_the_clock_goes_back_judges_every_row_anew() -> None:
+    late = built(Change(now_at=a.NOW_AT + 31))
+    assert late.with_nodes({"gpu-3": view("gpu-3")}, a.NOW_AT).rows == built(Change({"gpu-3": view("gpu-3")})).rows
+
+
 def test_pods_without_a_place_take_no_room() -> None:
     fleet = a.fleet(a.node(), pods=[a.pod(node="", gpus=4)])
     assert fleet.rows[0].free_gpus == 8

@@ -12,6 +12,7 @@ from penstock.core import placement
 from penstock.core.fleet import Fleet
 from penstock.core.model import (
     Domain,
+    Guarantee,
     Node,
     PlacementRules,
     Pod,
@@ -120,6 +121,29 @@ def test_a_decision_takes_its_watts_from_the_next_one() -> None:
     assert [one.replica.key for one in found.decisions] == ["a", "c"]
     assert [(one.replica.key, one.reason) for one in found.waiting] == [("b", Reason.INSUFFICIENT_POWER)]
     assert dict(found.decisions[0].watts) == pytest.approx({"row-a": 2 * ADDED})
+
+
+def test_the_next_replica_on_a_node_gets_the_next_coolest_gpus() -> None:
+    gpus = [a.gpu(index, planned_watts=watts) for index, watts in enumerate((80.0, 400.0, 80.0, 400.0))]
+    fleet = a.fleet(a.node(gpus=4), telemetries=[a.telemetry(gpus=gpus)], domains=[a.domain()])
+    found = plan(fleet, a.replica("a", 2), a.replica("b", 2))
+    assert [round(dict(one.watts)["row-a"]) for one in found.decisions] == [2 * 641, 2 * 321]
+
+
+def test_declared_watts_on_gpus_hotter_than_they_are_cost_what_the_dearest_pairing_costs() -> None:
+    pinned = a.pod("pin", "", pin="gpu-1", gpus=1)
+    gpus = [a.gpu(0, planned_watts=80.0), a.gpu(1, planned_watts=310.0)]
+    rules = PlacementRules(declared_watts=600.0)
+    fleet = a.fleet(
+        a.node(gpus=2),
+        telemetries=[a.telemetry(gpus=gpus)],
+        pods=[pinned],
+        domains=[a.domain(guarantee=Guarantee.STATISTICAL)],
+        pools={a.POOL: PlacementRules(declared_watts=300.0), OTHER: rules},
+    )
+    # 300 W on the cool GPU become 600 W there and 310 W on the hot one.
+    (decision,) = plan(fleet, a.replica(gpus=1, pool=OTHER, rules=rules)).decisions
+    assert dict(decision.watts) == pytest.approx({"row-a": 300.0})
 
 
 def right(watts: float, pool: PoolKey = a.POOL, until_time: float = 1.0) -> RightOfReturn:

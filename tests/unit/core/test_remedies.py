@@ -216,6 +216,15 @@ def test_a_watt_less_would_not_have_fitted() -> None:
     assert "r" not in scene.budget_raised(NEEDED - 1).plan().nodes
 
 
+def test_what_those_ahead_would_take_is_not_said_to_help() -> None:
+    ahead = a.replica("ahead", 2, priority=10, pool=OTHER)
+    scene = Scene(asked=(ahead, a.replica("r")), pods=[a.pod(gpus=7)])
+    assert {one.replica.key: one.would_fit for one in scene.plan().waiting} == {
+        "ahead": "free 1 GPU on gpu-1",
+        "r": "",
+    }
+
+
 UNHELPED = {
     "GPUs that are broken, not held, cannot be freed": Scene((a.node(gpus=2),), telemetries=(a.telemetry(gpus=1),)),
     "a node that is too small cannot be made larger": Scene((a.node(allocatable={"cpu": 1}),)),
