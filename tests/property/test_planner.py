@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
 import builders as a
@@ -48,6 +48,9 @@ from penstock.core.model import (
 )
 from penstock.core.placement import Plan
 
+ADVICE_BESIDE_DECLARED = 134_021
+"""A replica that reserves a whole limit, beside pending ones that declared less, in a Statistical domain: the book pairs
+the largest reservation with the coolest GPU, and the plan once forgot that."""
 HISTORIES = int(os.environ.get("PENSTOCK_HISTORIES", "10000" if os.environ.get("CI") else "1500"))
 TURNS = 3
 TOLERANCE_WATTS = 1e-6
@@ -303,6 +306,7 @@ def over_histories(check: Callable[[int], None]) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(st.integers(0, 2**48))
+    @example(ADVICE_BESIDE_DECLARED)
     def run(number: int) -> None:
         check(number)
 

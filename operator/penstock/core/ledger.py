@@ -105,9 +105,11 @@ class Ledger:
         domain = self.fleet.columns.domain[rows]
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
-        if hold.declared_watts is None or not self._statistical.any():
+        if not self._statistical.any():
             return hard[:, None] * self.factor[domain], hard
-        declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
+        declared = hard
+        if hold.declared_watts is not None:
+            declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
         statistical = self._statistical[domain]
         gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
         self._settle_mixed(gpu_watts, hold, gpus, rows)
