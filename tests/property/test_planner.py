@@ -49,8 +49,8 @@ from penstock.core.model import (
 from penstock.core.placement import Plan
 
 ADVICE_BESIDE_DECLARED = 134_021
-"""A replica that reserves a whole limit, beside pending ones that declared less, in a Statistical domain: the book pairs
-the largest reservation with the coolest GPU, and the plan once forgot that."""
+"""A replica that reserves a whole limit, beside pending ones that declared less, in a Statistical domain: the book
+pairs the largest reservation with the coolest GPU, and the plan once forgot that."""
 HISTORIES = int(os.environ.get("PENSTOCK_HISTORIES", "10000" if os.environ.get("CI") else "1500"))
 TURNS = 3
 TOLERANCE_WATTS = 1e-6
