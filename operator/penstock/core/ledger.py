@@ -31,7 +31,7 @@ class Ledger:
         """Every decision so far, in order, and every row that a trial changed: tables catch up from here."""
         self._pending: dict[int, tuple[Hold, ...]] = {}
         self._power: dict[int, NodePower] = {}
-        self._statistical = np.array([d.guarantee is Guarantee.STATISTICAL for d in fleet.domains] + [False])
+        self.statistical = np.array([d.guarantee is Guarantee.STATISTICAL for d in fleet.domains] + [False])
         self.factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
 
     def copy(self) -> Ledger:
@@ -105,12 +105,12 @@ class Ledger:
         domain = self.fleet.columns.domain[rows]
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
-        if not self._statistical.any():
+        if not self.statistical.any():
             return hard[:, None] * self.factor[domain], hard
         declared = hard
         if hold.declared_watts is not None:
             declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
-        statistical = self._statistical[domain]
+        statistical = self.statistical[domain]
         gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
         self._settle_mixed(gpu_watts, hold, gpus, rows)
         return gpu_watts * self.factor[domain], gpu_watts[:, 0]
@@ -122,7 +122,7 @@ class Ledger:
             if row not in booked:
                 continue
             for slot, domain in enumerate(self.fleet.rows[row].domains):
-                if self._statistical[domain]:
+                if self.statistical[domain]:
                     gpu_watts[at, slot] = self._exact(self.power(row), hold, gpus, domain) / self.factor[domain]
 
     def _exact(self, power: NodePower, hold: Hold, gpus: int, domain: int) -> float:

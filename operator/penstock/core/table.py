@@ -169,12 +169,13 @@ class Table:
         self.fragmentation[rows] = WEIGHTS["fragmentation"] * (self._unusable[after] - self._unusable[before])
 
     def _dearest_per_domain(self) -> Floats:
-        # A row only gets dearer while its coolest GPUs are taken, so the bound is its reservation in full.
+        # No row costs more than its reservation in full, idle draw included; under Statistical the pairing with
+        # others' reservations can cost more than that, so there every change is looked at.
         dearest = np.zeros(len(self.ledger.usable_watts))
         columns = self.ledger.fleet.columns
         ceiling = np.maximum(self._hold.declared_watts or 0.0, columns.hard_watts) * max(1, self.example.gpus)
         np.maximum.at(dearest, columns.domain, ceiling[:, None] * self.ledger.factor[columns.domain])
-        return dearest
+        return np.where(self.ledger.statistical, np.inf, dearest)
 
     def _allowances(self) -> Floats:
         """Per domain what one replica may add; a domain that is over takes nothing, not even what costs nothing."""

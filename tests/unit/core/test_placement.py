@@ -146,6 +146,15 @@ def test_declared_watts_on_gpus_hotter_than_they_are_cost_what_the_dearest_pairi
     assert dict(decision.watts) == pytest.approx({"row-a": 300.0})
 
 
+def test_a_budget_that_runs_out_is_seen_by_every_class_that_asks_next() -> None:
+    nodes = [a.node(f"gpu-{number}", gpus=4) for number in range(4)]
+    fleet = a.fleet(*nodes, domains=[a.domain(budget_watts=16 * 80 + 5 * ADDED)])
+    asked = [a.replica(f"r-{turn}", 2, pool=pool, since_time=turn) for turn, pool in enumerate((a.POOL, OTHER) * 2)]
+    found = plan(fleet, *asked)
+    assert [one.replica.key for one in found.decisions] == ["r-0", "r-1"]
+    assert {one.reason for one in found.waiting} == {Reason.INSUFFICIENT_POWER}
+
+
 def right(watts: float, pool: PoolKey = a.POOL, until_time: float = 1.0) -> RightOfReturn:
     return RightOfReturn("row-a", pool, watts, until_time)
 
