@@ -136,10 +136,18 @@ async def bench(cp: ControlPlane, ns: str, proxy: FaultProxy, identity: Path) ->
         proxy.clear()
 
 
-async def test_a_list_in_pages_is_whole_and_what_comes_later_is_watched(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+async def test_a_list_comes_in_pages_and_is_whole(
+    cp: ControlPlane, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench.create("d", "e")
     monkeypatch.setattr(client_module, "PAGE_SIZE", 2)
+    async with client_of(cp.kubeconfig, Metrics()) as client:
+        pages = [page async for page in client.list_pages(bench.path, {"labelSelector": "app=informer"})]
+    assert [len(page.items) for page in pages] == [2, 2, 1]
+    assert len({page.resource_version for page in pages}) == 1
+
+
+async def test_what_comes_after_the_list_is_watched(bench: Bench) -> None:
     await bench.shows("a", "b", "c")
     assert bench.informer.synced.is_set()
     bench.create("d")

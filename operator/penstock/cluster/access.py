@@ -6,7 +6,6 @@ certificates); what it finds is kept as plain values, and read anew every minute
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
 import time
@@ -44,13 +43,13 @@ class Access:
     _configuration: Configuration
     _reload: Reload
     _read_at: float = field(default_factory=time.monotonic)
-    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def headers(self) -> dict[str, str]:
         """The headers that authenticate a request; empty with a client certificate."""
         if time.monotonic() - self._read_at > TOKEN_AGE_SECONDS:
-            async with self._reading:
-                await self._refresh()
+            # Marked first: who asks meanwhile, from another thread's loop perhaps, goes on with the old token.
+            self._read_at = time.monotonic()
+            await self._reload(self._configuration)
         token = self._configuration.api_key.get("BearerToken", "").strip()
         return {"Authorization": token} if token else {}
 
@@ -67,11 +66,6 @@ class Access:
 
         connector = aiohttp.TCPConnector(limit=0, ssl=self.ssl_context or True)
         return aiohttp.ClientSession(connector=connector, proxy=self.proxy, middlewares=(authenticate,))
-
-    async def _refresh(self) -> None:
-        if time.monotonic() - self._read_at > TOKEN_AGE_SECONDS:
-            await self._reload(self._configuration)
-            self._read_at = time.monotonic()
 
 
 async def find_access(kubeconfig: str | None = None, context: str | None = None) -> Access:

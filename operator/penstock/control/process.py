@@ -125,8 +125,7 @@ class Operator:
             _never_ends("the status writer", self.status_writer.run()),
             _never_ends("the event poster", self.events.run()),
             _never_ends("the probes", probes.run()),
-            # Kopf last: when it ends it cancels every task that was born after it.
-            watch_written_kinds(self.access, self.state, self._take_signals),
+            watch_written_kinds(self.access, self.state),
         ]
 
     def _control_loop(self, acting: Acting) -> ControlLoop:

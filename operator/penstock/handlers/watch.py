@@ -1,10 +1,14 @@
-"""Kopf as a guest in our process: standalone, silent, with our access, and without our signals."""
+"""Kopf as a guest in our process: standalone, silent, with our access, in a thread and an event loop of its own.
+
+In our own loop it would take the process' signals, cancel every task that was born after it when it ends (writes under
+way included), and kill the process some time after it was cancelled. It does none of that from a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import kopf
@@ -16,25 +20,32 @@ from penstock.errors import StreamBroken
 from penstock.handlers.written import register
 
 
-async def watch_written_kinds(access: Access, state: ClusterState, take_signals: Callable[[], None]) -> None:
-    """Feed `state` for ever. Raises StreamBroken when Kopf ends, as it does on an error inside a watch.
-
-    Kopf takes SIGTERM and SIGINT for itself when it starts; `take_signals` takes them back. When it ends, it cancels
-    every task that was born after it: it must be the last to start and the last to be stopped.
-    """
+async def watch_written_kinds(access: Access, state: ClusterState) -> None:
+    """Feed `state` for ever. Raises StreamBroken when Kopf ends, as it does on an error inside a watch."""
     registry = kopf.OperatorRegistry()
-    register(registry, state)
+    register(registry, state, asyncio.get_running_loop().call_soon_threadsafe)
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=access.url, aiohttp_session=access.session())
 
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every single event
-    ours = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(registry=registry, settings=_settings(), standalone=True, clusterwide=True)
-    take_signals()
-    await kopf.run_tasks(tasks, ignored=ours)
+    stop = threading.Event()
+    try:
+        await asyncio.to_thread(lambda: asyncio.run(_run(registry, stop)))
+    except Exception as error:
+        raise StreamBroken(f"Kopf no longer watches the kinds that people write: {error}") from error
+    finally:
+        stop.set()
     raise StreamBroken("Kopf no longer watches the kinds that people write")
+
+
+async def _run(registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every single event
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it warns that the signals are ours
+    try:
+        await kopf.operator(registry=registry, settings=_settings(), standalone=True, clusterwide=True, stop_flag=stop)
+    finally:
+        stop.set()  # else the thread in which Kopf waits for it keeps this one from ending
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -45,7 +56,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 15
-    settings.process.ultimate_exiting_timeout = 20
+    settings.process.ultimate_exiting_timeout = None
     # Never written with `on.event` alone; named, so that a later handler cannot write under a foreign name.
     settings.persistence.finalizer = f"{GROUP}/finalizer"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)

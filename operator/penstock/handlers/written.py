@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -11,8 +12,11 @@ from penstock.cluster.parse.written import domain_object, pool_object
 from penstock.cluster.roster import DOMAINS, POOLS
 from penstock.cluster.state import ClusterState
 
+Tell = Callable[..., object]
+"""Calls its first argument with the others, where the state lives."""
 
-def register(registry: kopf.OperatorRegistry, state: ClusterState) -> None:
+
+def register(registry: kopf.OperatorRegistry, state: ClusterState, tell: Tell) -> None:
     """Feed `state` from events alone: `on.event` writes no finalizer and no annotation.
 
     The group is always named: `inferencepools` alone is also the Gateway API's.
@@ -22,14 +26,14 @@ def register(registry: kopf.OperatorRegistry, state: ClusterState) -> None:
     async def pool_written(event: kopf.RawEvent, **_: Any) -> None:
         pool = pool_object(event["object"])
         if event["type"] == "DELETED":
-            state.delete_pool(pool.key, pool.uid)
+            tell(state.delete_pool, pool.key, pool.uid)
         else:
-            state.put_pool(pool)
+            tell(state.put_pool, pool)
 
     @kopf.on.event(GROUP, VERSION, DOMAINS, registry=registry)
     async def domain_written(event: kopf.RawEvent, **_: Any) -> None:
         domain = domain_object(event["object"])
         if event["type"] == "DELETED":
-            state.delete_domain(domain.name, domain.uid)
+            tell(state.delete_domain, domain.name, domain.uid)
         else:
-            state.put_domain(domain)
+            tell(state.put_domain, domain)

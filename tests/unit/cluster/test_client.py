@@ -1,0 +1,68 @@
+"""What the API server's answers mean, and how its paths are counted."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from penstock.cluster.client import error_of, resource_of
+from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests
+
+UNAPPLIED = "the server rejected our request due to an error in our request"
+INVALID = 'Pod "p" is invalid: spec.nodeSelector: Forbidden: may not be changed'
+
+ANSWERS: tuple[tuple[str, int, str, type[ApiError]], ...] = (
+    ("gone", 404, 'pods "p" not found', NotFound),
+    ("somebody was faster", 409, "the object has been modified", Conflict),
+    ("a test of a JSON Patch failed", 422, UNAPPLIED, Conflict),
+    ("a value is refused", 422, INVALID, ApiError),
+    ("history is lost", 410, "too old resource version", Gone),
+    ("a policy or RBAC says no", 403, "denied", Forbidden),
+    ("a disruption budget says not now", 429, "Cannot evict pod", TooManyRequests),
+    ("the server is broken", 500, "etcd", ApiError),
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"), [case[1:] for case in ANSWERS], ids=[case[0] for case in ANSWERS]
+)
+def test_an_answer_becomes_one_of_our_errors(status: int, message: str, expected: type[ApiError]) -> None:
+    body = msgspec.json.encode({"kind": "Status", "code": status, "reason": "R", "message": message})
+    error = error_of(status, body)
+    assert type(error) is expected
+    assert (error.status, error.reason, error.message) == (status, "R", message)
+
+
+def test_an_answer_that_is_no_status_keeps_its_words() -> None:
+    error = error_of(502, b"<html>Bad Gateway</html>")
+    assert (error.status, error.message) == (502, "<html>Bad Gateway</html>")
+
+
+@pytest.mark.parametrize(
+    ("header", "details", "expected"),
+    ((None, None, 1.0), ("7", None, 7.0), (None, 5, 5.0), ("2", 5, 5.0), ("soon", None, 1.0)),
+)
+def test_how_long_to_wait_is_the_longer_of_what_was_said(
+    header: str | None, details: int | None, expected: float
+) -> None:
+    status = {"details": {"retryAfterSeconds": details}} if details else {}
+    error = error_of(429, msgspec.json.encode(status), header)
+    assert isinstance(error, TooManyRequests)
+    assert error.retry_after_seconds == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    (
+        ("/api/v1/nodes", "nodes"),
+        ("/api/v1/nodes/n1", "nodes"),
+        ("/api/v1/pods", "pods"),
+        ("/api/v1/namespaces", "namespaces"),
+        ("/api/v1/namespaces/search/pods/p", "pods"),
+        ("/api/v1/namespaces/search/pods/p/eviction", "pods/eviction"),
+        ("/apis/penstock.dev/v1alpha1/namespaces/search/inferencepools/llama/status", "inferencepools/status"),
+        ("/apis/penstock.dev/v1alpha1/gpunodes/n1/status", "gpunodes/status"),
+    ),
+)
+def test_metrics_count_resources_not_objects(path: str, resource: str) -> None:
+    assert resource_of(path) == resource
