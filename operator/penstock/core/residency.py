@@ -9,6 +9,7 @@ subdivision `DE-HE`) is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from penstock.api.names import COUNTRY_LABEL, SUBDIVISION_LABEL
 from penstock.core.affinity import meets
@@ -30,6 +31,7 @@ def law(residency: Residency, node: Node) -> Alternative | None:
     return None
 
 
+@lru_cache(maxsize=1024)  # Pools are few, and each decision asks.
 def alternatives(residency: Residency) -> tuple[Alternative, ...]:
     """Every way to be lawful, the widest first. None at all: no place on earth is lawful."""
     if not residency.restricted:

@@ -164,7 +164,8 @@ class Table:
         self.watts_term[rows] = WEIGHTS["wattsPerGPU"] / (WATTS_PER_KILOWATT * gpus) * charged * self._overhead[rows]
         # Of allocated GPUs alone: a GPU that breaks must not make its node the better fit.
         free = ledger.free.get(GPU_RESOURCE)
-        before = np.clip(free[rows] if free is not None else 0, 0, len(self._unusable) - 1)
+        unallocated = np.asarray(free[rows]) if free is not None else np.zeros(charged.shape, dtype=np.int64)
+        before = np.minimum(np.maximum(unallocated, 0), len(self._unusable) - 1)
         after = np.maximum(before - gpus, 0)
         self.fragmentation[rows] = WEIGHTS["fragmentation"] * (self._unusable[after] - self._unusable[before])
 

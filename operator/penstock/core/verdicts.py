@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 from penstock.core.model import Replica, Requirement, RightOfReturn
 
@@ -25,7 +26,7 @@ class Filter(IntEnum):
     NONE = 10
     """No filter refuses: the node would do."""
 
-    @property
+    @cached_property
     def title(self) -> str:
         """The name as people read it: `LawfulPlace`."""
         return "".join(word.capitalize() for word in self.name.split("_")).replace("Gpu", "GPU")
