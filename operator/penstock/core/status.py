@@ -251,8 +251,6 @@ def _placed(facts: PoolFacts) -> Judgement:
 
 def _placed_or_coming(facts: PoolFacts) -> Judgement:
     placed, wanted = len(facts.placed), facts.roll.active if facts.pool.adopts else facts.pool.desired
-    if facts.refusal:
-        return Judgement("Placed", False, Outcome.REFUSED_BY_API, facts.refusal)
     if placed < wanted:
         return Judgement("Placed", False, Outcome.STARTING, f"{placed}/{wanted} placed; the others are being created")
     return Judgement("Placed", True, Outcome.ALL_PLACED, f"{placed} placed, none waiting")
