@@ -85,6 +85,10 @@ CASES = {
             "take the gate out, resume",
         ],
     ),
+    "but never one that still has pods": (
+        scene(deployment(), replica_set(), replica_set("twin", gates=(), replicas=1)),
+        ["pause", "take the gate out of replicaset/llama-1 -n search", "take the gate out, resume"],
+    ),
     "a gated pod is lifted with the law of its pool": (
         scene(pods=(pod(),), law=LAW),
         ["lift the gate, law kept"],
