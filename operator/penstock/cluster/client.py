@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -23,7 +22,8 @@ from yarl import URL
 
 from penstock.api.names import FIELD_MANAGER
 from penstock.cluster.access import Access
-from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, StreamBroken, TooManyRequests
+from penstock.cluster.answers import Page, error_of, page_of
+from penstock.errors import ApiError, StreamBroken, TooManyRequests
 from penstock.metrics import Metrics
 
 JSON_PATCH = "application/json-patch+json"
@@ -38,68 +38,6 @@ LONGEST_RETRY_AFTER_SECONDS = 10.0
 
 Query = Mapping[str, str]
 _NO_QUERY: Query = {}
-
-
-class _Details(msgspec.Struct, gc=False):
-    retryAfterSeconds: float = 0.0
-
-
-class Status(msgspec.Struct, gc=False):
-    """The `Status` object that answers a failed request."""
-
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-    details: _Details | None = None
-
-
-class _PageHead(msgspec.Struct, gc=False, rename={"continue_": "continue"}):
-    resourceVersion: str = ""
-    continue_: str = ""
-
-
-class _Page(msgspec.Struct, gc=False):
-    metadata: _PageHead
-    items: list[msgspec.Raw] | None = None
-
-
-class Page(msgspec.Struct, frozen=True):
-    """One page of a list: raw items, the list's resourceVersion, and the API server's own clock (Unix seconds)."""
-
-    items: list[msgspec.Raw]
-    resource_version: str
-    server_time: float
-
-
-_decode_page = msgspec.json.Decoder(_Page).decode
-_decode_status = msgspec.json.Decoder(Status).decode
-
-
-def error_of(status: int, body: bytes, retry_after: str | None = None) -> ApiError:
-    """Translate an answer into our error tree; a body that is no Status keeps its first bytes as the message."""
-    try:
-        answer = _decode_status(body)
-    except msgspec.DecodeError:
-        answer = Status(code=status, message=body[:200].decode(errors="replace"))
-    arguments = (status, answer.reason, answer.message)
-    if status == 429:
-        return TooManyRequests(*arguments, retry_after_seconds=_retry_after(answer, retry_after))
-    if status == 422 and _is_failed_test(answer):
-        return Conflict(*arguments)
-    kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone}.get(status, ApiError)
-    return kind(*arguments)
-
-
-def _is_failed_test(answer: Status) -> bool:
-    # The API server says only this of a JSON Patch that could not be applied; a refused value names its field.
-    return answer.message.startswith("the server rejected our request")
-
-
-def _retry_after(answer: Status, header: str | None) -> float:
-    seconds = answer.details.retryAfterSeconds if answer.details else 0.0
-    if header and header.isdigit():
-        seconds = max(seconds, float(header))
-    return seconds or 1.0
 
 
 def _worth_repeating(error: BaseException) -> bool:
@@ -154,9 +92,8 @@ class KubeClient:
         while True:
             page_query = {**query, "limit": str(PAGE_SIZE)} | ({"continue": continue_token} if continue_token else {})
             body, headers = await self._repeat("GET", path, query=page_query, verb="LIST")
-            page = _decode_page(body)
-            yield Page(page.items or [], page.metadata.resourceVersion, _server_time(headers))
-            continue_token = page.metadata.continue_
+            page, continue_token = page_of(body, headers)
+            yield page
             if not continue_token:
                 return
 
@@ -345,8 +282,3 @@ def resource_of(path: str) -> str:
     if len(rest) > 2 and rest[0] == "namespaces":
         rest = rest[2:]
     return "/".join([*rest[:1], *rest[2:3]])
-
-
-def _server_time(headers: Mapping[str, str]) -> float:
-    date = headers.get("Date")
-    return parsedate_to_datetime(date).timestamp() if date else time.time()

@@ -7,7 +7,7 @@ from typing import Any
 from penstock.api.names import GROUP, POOL_LABEL, VERSION
 from penstock.cluster import wire
 from penstock.cluster.client import KubeClient
-from penstock.cluster.informer import Informer, Kind
+from penstock.cluster.informer import QUIET_SECONDS, Informer, Kind
 from penstock.cluster.parse.nodes import decode_node, node
 from penstock.cluster.parse.pods import decode_pod, pod
 from penstock.cluster.parse.telemetry import decode_gpu_node
@@ -25,7 +25,9 @@ from penstock.metrics import Metrics
 _OURS = {"labelSelector": POOL_LABEL}
 
 
-def informers(client: KubeClient, state: ClusterState, metrics: Metrics) -> tuple[Informer[Any], ...]:
+def informers(
+    client: KubeClient, state: ClusterState, metrics: Metrics, quiet_seconds: float = QUIET_SECONDS
+) -> tuple[Informer[Any], ...]:
     """One informer for each watched kind; run each as a task of its own."""
     kinds: tuple[Kind[Any], ...] = (
         Kind(
@@ -80,7 +82,7 @@ def informers(client: KubeClient, state: ClusterState, metrics: Metrics) -> tupl
             delete=state.delete_priority_class,
         ),
     )
-    return tuple(Informer(client, kind, metrics) for kind in kinds)
+    return tuple(Informer(client, kind, metrics, quiet_seconds=quiet_seconds) for kind in kinds)
 
 
 def _name(seen: wire.Node | wire.GpuNode | wire.PriorityClass) -> str:

@@ -18,7 +18,8 @@ import aiohttp
 import msgspec
 
 from penstock.cluster import wire
-from penstock.cluster.client import KubeClient, Query, Status, error_of
+from penstock.cluster.answers import Status, error_of
+from penstock.cluster.client import KubeClient, Query
 from penstock.errors import ApiError, Gone, StreamBroken, TooManyRequests
 from penstock.metrics import Metrics
 

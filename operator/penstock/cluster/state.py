@@ -16,8 +16,9 @@ from typing import TypeVar
 from penstock.api.names import GATE
 from penstock.cluster import wire
 from penstock.cluster.objects import Deployment, DomainObject, PoolObject, PriorityClass, ReplicaSet
-from penstock.cluster.parse.telemetry import Heard, hear, last_status_write
-from penstock.core.model import Gpu, Node, Pod, PoolKey, Telemetry
+from penstock.cluster.parse.news import is_news
+from penstock.cluster.parse.telemetry import Heard, age_seconds, hear
+from penstock.core.model import Node, Pod, PoolKey, Telemetry
 
 Key = TypeVar("Key")
 
@@ -116,10 +117,6 @@ class ClusterState:
         if assumption is not None:
             self._store_pod(assumption[1])
 
-    def is_assumed(self, uid: str) -> bool:
-        """Whether the pod's place, or its way through the gate, is our own word and not yet the API server's."""
-        return uid in self._assumed
-
     def _seen(self, uid: str) -> Pod | None:
         return self._assumed[uid][1] if uid in self._assumed else self.pods.get(uid)
 
@@ -177,15 +174,15 @@ class ClusterState:
             self._mark_node(name)
 
     def put_gpu_node(self, seen: wire.GpuNode, server_time: float | None) -> None:
-        """An agent's report. `server_time` as in `informer.Sink`: from it the age after a start or a gap."""
+        """An agent's report. `server_time` as in `informer.Kind`: from it the age after a start or a gap."""
         name = seen.metadata.name
         before = self._heard.get(name)
-        heard = hear(seen, before, self._now(), _age_seconds(seen, server_time))
+        heard = hear(seen, before, self._now(), age_seconds(seen, server_time))
         self._heard[name] = heard
         self.telemetry[name] = heard.telemetry
         # A mere heartbeat waits for the next turn: it keeps the node fresh, but no decision turns on it.
         self.dirty_nodes.add(name)
-        if before is None or _says_else(before.telemetry, heard.telemetry):
+        if before is None or is_news(before.telemetry, heard.telemetry):
             self._mark_node(name)
 
     def delete_gpu_node(self, name: str) -> None:
@@ -305,46 +302,3 @@ def _discard(index: dict[Key, dict[str, Pod]], key: Key, uid: str) -> None:
 def _is_older(version: str, than: str) -> bool:
     # Comparable as numbers since Kubernetes 1.35 by contract, and in etcd-backed servers always.
     return version.isdigit() and than.isdigit() and int(version) < int(than)
-
-
-def _age_seconds(seen: wire.GpuNode, server_time: float | None) -> float | None:
-    if server_time is None:
-        return None
-    written = last_status_write(seen)
-    # An object that was created with nothing but a name has no record of its writers (tried): then nobody knows.
-    return float("inf") if written is None else server_time - written
-
-
-def _says_else(known: Telemetry, new: Telemetry) -> bool:
-    """Whether a report differs in anything that a decision could turn on; energy and a watt or a degree do not."""
-    if known.contradiction != new.contradiction or known.heartbeat_seconds != new.heartbeat_seconds:
-        return True
-    if known.heard_at != new.heard_at and _was_stale(known, new.heard_at):
-        return True
-    return [_material(gpu) for gpu in known.gpus] != [_material(gpu) for gpu in new.gpus]
-
-
-def _was_stale(known: Telemetry, now: float) -> bool:
-    return now - known.heard_at > 3 * known.heartbeat_seconds
-
-
-def _material(gpu: Gpu) -> tuple[object, ...]:
-    return (
-        gpu.uuid,
-        gpu.index,
-        gpu.product,
-        gpu.memory_total_bytes,
-        gpu.memory_used_bytes >> 28,
-        _step(gpu.power_watts, 10),
-        _step(gpu.planned_watts, 2),
-        gpu.limit_watts,
-        gpu.maximum_watts,
-        _step(gpu.activity_percent, 5),
-        _step(gpu.temperature_celsius, 5),
-        gpu.throttled,
-        gpu.health,
-    )
-
-
-def _step(value: float | None, width: float) -> int | None:
-    return None if value is None else round(value / width)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from penstock.cluster.client import error_of, resource_of
+from penstock.cluster.answers import error_of
+from penstock.cluster.client import resource_of
 from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests
 
 UNAPPLIED = "the server rejected our request due to an error in our request"

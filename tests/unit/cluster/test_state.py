@@ -122,7 +122,6 @@ def test_what_the_watch_shows_after_an_assumption(state: ClusterState, shown: Po
     state.put_pod(shown)
     assert state.pods["u"].place == place
     assert list(state.pods_by_node) == ([place] if place else [])
-    assert state.is_assumed("u") is shown.gated
 
 
 def test_a_confirmed_assumption_is_over_and_an_older_word_comes_too_late(state: ClusterState) -> None:

@@ -75,6 +75,15 @@ def last_status_write(seen: wire.GpuNode) -> float | None:
     return max((one for one in times if one is not None), default=None)
 
 
+def age_seconds(seen: wire.GpuNode, server_time: float | None) -> float | None:
+    """The API server's own age of the last write, from its clock when it listed; None where a watch brought it."""
+    if server_time is None:
+        return None
+    written = last_status_write(seen)
+    # An object that was created with nothing but a name has no record of its writers (tried): then nobody knows.
+    return float("inf") if written is None else server_time - written
+
+
 # ----------------------------------------------------------------------------------------------- what cannot be true
 
 

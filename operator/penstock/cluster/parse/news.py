@@ -1,0 +1,41 @@
+"""Which GPUNode reports are news: a planner that wakes for every joule never sleeps."""
+
+from __future__ import annotations
+
+from penstock.core.evidence import HEARTBEATS_UNTIL_STALE
+from penstock.core.model import Gpu, Telemetry
+
+
+def is_news(known: Telemetry, new: Telemetry) -> bool:
+    """Whether a report differs in anything that a decision could turn on; energy and a watt or a degree do not."""
+    if known.contradiction != new.contradiction or known.heartbeat_seconds != new.heartbeat_seconds:
+        return True
+    if known.heard_at != new.heard_at and _was_stale(known, new.heard_at):
+        return True
+    return [_material(gpu) for gpu in known.gpus] != [_material(gpu) for gpu in new.gpus]
+
+
+def _was_stale(known: Telemetry, now: float) -> bool:
+    return now - known.heard_at > HEARTBEATS_UNTIL_STALE * known.heartbeat_seconds
+
+
+def _material(gpu: Gpu) -> tuple[object, ...]:
+    return (
+        gpu.uuid,
+        gpu.index,
+        gpu.product,
+        gpu.memory_total_bytes,
+        gpu.memory_used_bytes >> 28,
+        _step(gpu.power_watts, 10),
+        _step(gpu.planned_watts, 2),
+        gpu.limit_watts,
+        gpu.maximum_watts,
+        _step(gpu.activity_percent, 5),
+        _step(gpu.temperature_celsius, 5),
+        gpu.throttled,
+        gpu.health,
+    )
+
+
+def _step(value: float | None, width: float) -> int | None:
+    return None if value is None else round(value / width)
