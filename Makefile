@@ -78,7 +78,7 @@ lock: ## pin the newest versions, with hashes, into constraints*.txt
 	$(VENV)-lock/bin/uv pip compile $(LOCK) pyproject.toml --group dev --output-file constraints-dev.txt
 	rm -rf $(VENV)-lock
 
-LOCK := --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+LOCK := --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock'
 
 clean: ## remove what make made here; the user cache of binaries stays
