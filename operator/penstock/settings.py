@@ -70,6 +70,9 @@ class Settings(_Environment):
     status_writes_per_second: Annotated[float, Field(gt=0, le=100)] = 2
     """Status writes per pool and second after the first, which is at once."""
 
+    watch_quiet_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 70
+    """A watch that says nothing for this long is dead and is begun anew. The API server speaks once a minute."""
+
     writes_in_flight: Annotated[int, Field(ge=1, le=1000)] = 32
     """Writes to the API server that may be under way together."""
 

@@ -20,7 +20,6 @@ from penstock.control.returning import Rights
 from penstock.control.workloads import Workloads
 from penstock.core import explanation, lifecycle, placement, residency
 from penstock.core.backoff import BackOff
-from penstock.core.evidence import Evidence
 from penstock.core.lifecycle import Ending, Verdict
 from penstock.core.manifests import Lift
 from penstock.core.model import Mode, Pod, PoolKey, Replica
@@ -86,7 +85,7 @@ class ControlLoop:
         self._end(verdicts, now_at)
         # 3. plan
         waiting = self._waiting(now_at)
-        plan = self._plan(waiting, now_at, now_time)
+        plan = self._plan(waiting, now_time)
         # 4. lift
         self._lift(plan, waiting, now_at)
         # 5. count
@@ -139,10 +138,10 @@ class ControlLoop:
         )
         return {replica.key: replica for replica in found}
 
-    def _plan(self, waiting: dict[str, Replica], now_at: float, now_time: float) -> Plan:
+    def _plan(self, waiting: dict[str, Replica], now_time: float) -> Plan:
         self.rights.keep_standing(self.picture, now_time)
         started_at = time.perf_counter()
-        plan = placement.plan(self.picture.fleet, tuple(waiting.values()), self.rights.standing, now_at)
+        plan = placement.plan(self.picture.fleet, tuple(waiting.values()), self.rights.standing, now_time)
         if waiting:
             self.metrics.decision_seconds.observe(time.perf_counter() - started_at)
         return plan
@@ -204,8 +203,9 @@ class ControlLoop:
         if at is None:
             # Its replicas are being replaced, so their rank no longer matters.
             return False
-        row = self.picture.fleet.rows[at]
-        return row.view.node.cordoned or not row.view.node.ready or row.evidence is not Evidence.FRESH
+        # Silent telemetry is no such trouble: it may last for one heartbeat, and two writes per pod would follow.
+        node = self.picture.fleet.rows[at].view.node
+        return node.cordoned or not node.ready
 
     async def _rank_one(self, pod: Pod, cost: int) -> None:
         await self.acts.rank(pod, cost)

@@ -85,7 +85,7 @@ class Operator:
     def __init__(self, settings: Settings, access: Access, client: KubeClient, metrics: Metrics) -> None:
         self.settings, self.access, self.client, self.metrics = settings, access, client, metrics
         self.state = ClusterState()
-        self.informers: tuple[Informer[Any], ...] = informers(client, self.state, metrics)
+        self.informers: tuple[Informer[Any], ...] = informers(client, self.state, metrics, settings.watch_quiet_seconds)
         timing = Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
         self.elector = Elector(client, settings.namespace, settings.identity, timing)
         self.events = Events(client, metrics, settings.identity)
@@ -125,7 +125,7 @@ class Operator:
             _never_ends("the status writer", self.status_writer.run()),
             _never_ends("the event poster", self.events.run()),
             _never_ends("the probes", probes.run()),
-            watch_written_kinds(self.access, self.state),
+            watch_written_kinds(self.access, self.state, self.settings.watch_quiet_seconds),
         ]
 
     def _control_loop(self, acting: Acting) -> ControlLoop:

@@ -15,13 +15,18 @@ import kopf
 
 from penstock.api.names import GROUP
 from penstock.cluster.access import Access
+from penstock.cluster.informer import QUIET_SECONDS
 from penstock.cluster.state import ClusterState
 from penstock.errors import StreamBroken
 from penstock.handlers.written import register
 
 
-async def watch_written_kinds(access: Access, state: ClusterState) -> None:
-    """Feed `state` for ever. Raises StreamBroken when Kopf ends, as it does on an error inside a watch."""
+async def watch_written_kinds(access: Access, state: ClusterState, quiet_seconds: float = QUIET_SECONDS) -> None:
+    """Feed `state` for ever; a watch that says nothing for `quiet_seconds` is begun anew.
+
+    Raises StreamBroken when Kopf ends, as it does on an error inside a watch.
+    """
+    settings = _settings(quiet_seconds)
     registry = kopf.OperatorRegistry()
     register(registry, state, asyncio.get_running_loop().call_soon_threadsafe)
 
@@ -31,7 +36,7 @@ async def watch_written_kinds(access: Access, state: ClusterState) -> None:
 
     stop = threading.Event()
     try:
-        await asyncio.to_thread(lambda: asyncio.run(_run(registry, stop)))
+        await asyncio.to_thread(lambda: asyncio.run(_run(registry, settings, stop)))
     except Exception as error:
         raise StreamBroken(f"Kopf no longer watches the kinds that people write: {error}") from error
     finally:
@@ -39,21 +44,22 @@ async def watch_written_kinds(access: Access, state: ClusterState) -> None:
     raise StreamBroken("Kopf no longer watches the kinds that people write")
 
 
-async def _run(registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+async def _run(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, stop: threading.Event) -> None:
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every single event
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it warns that the signals are ours
     try:
-        await kopf.operator(registry=registry, settings=_settings(), standalone=True, clusterwide=True, stop_flag=stop)
+        await kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
     finally:
         stop.set()  # else the thread in which Kopf waits for it keeps this one from ending
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(quiet_seconds: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
     # Scanning stays on: a kind that is not served yet when Kopf looks would otherwise never be watched (tried).
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = quiet_seconds
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 15
     settings.process.ultimate_exiting_timeout = None
