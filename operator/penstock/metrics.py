@@ -107,6 +107,12 @@ class Metrics:
         with contextlib.suppress(KeyError):
             self.placed_replicas.remove(namespace, name)
 
+    def forget_domain(self, name: str) -> None:
+        """Drop the series of a power domain that is gone."""
+        for gauge in (self.budget_watts, self.committed_watts, self.measured_watts):
+            with contextlib.suppress(KeyError):
+                gauge.remove(name)
+
     def _add_power_metrics(self) -> None:
         self.budget_watts = Gauge(
             "penstock_power_domain_budget_watts", "Budget of a domain.", ("domain",), registry=self.registry

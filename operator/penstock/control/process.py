@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from penstock.cluster.access import Access, find_access
@@ -86,6 +87,8 @@ class Operator:
         self.settings, self.access, self.client, self.metrics = settings, access, client, metrics
         self.state = ClusterState()
         self.informers: tuple[Informer[Any], ...] = informers(client, self.state, metrics, settings.watch_quiet_seconds)
+        for one in self.informers:
+            metrics.watch_age_seconds.labels(one.kind.resource).set_function(partial(getattr, one, "age_seconds"))
         timing = Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
         self.elector = Elector(client, settings.namespace, settings.identity, timing)
         self.events = Events(client, metrics, settings.identity)

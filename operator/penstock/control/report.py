@@ -134,6 +134,7 @@ class Reporter:
             self._domains_due = False
             self._looked(_DOMAINS, scene.now_at)
             self._report_domains(scene, statements)
+            self._gauge_power(scene.picture.fleet, statements.values())
         if pools:
             self._report_pools(scene, statements, pools)
 
@@ -253,6 +254,14 @@ class Reporter:
             self.writer.put(subject, after.as_json())
             self._post_turned(subject, before.conditions, after.conditions)
 
+    def _gauge_power(self, fleet: Fleet, statements: Iterable[book.Statement]) -> None:
+        for one in statements:
+            self.metrics.budget_watts.labels(one.name).set(one.budget_watts)
+            self.metrics.committed_watts.labels(one.name).set(one.committed_watts)
+            self.metrics.measured_watts.labels(one.name).set(one.draw_watts)
+        stale = sum(row.evidence is not Evidence.FRESH for row in fleet.rows if row.power.planned_watts)
+        self.metrics.stale_nodes.set(stale)
+
     # ------------------------------------------------------------------------------------------------------ shared
 
     def _post_turned(self, subject: Subject, before: Iterable[Condition], after: Iterable[Condition]) -> None:
@@ -271,6 +280,7 @@ class Reporter:
             self.metrics.forget_pool(key.namespace, key.name)
         for name in self._domains.keys() - self.state.domains.keys():
             del self._domains[name]
+            self.metrics.forget_domain(name)
             self._next_at.pop(name, None)
 
 

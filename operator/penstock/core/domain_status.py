@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.api.powerdomain import Holder, PowerDomainStatus, ReturnRight
 from penstock.core.book import Statement
@@ -30,11 +30,12 @@ class DomainFacts:
 
 def domain_status(facts: DomainFacts, previous: PowerDomainStatus) -> PowerDomainStatus:
     """The whole status of a domain; measured figures move only when they moved enough to be worth a write."""
-    judged = conditions(_judgements(facts), previous.conditions, facts.generation, facts.now_time)
-    statement = facts.statement
+    statement = _shown(facts.statement, previous) if facts.statement else None
+    judgements = _judgements(replace(facts, statement=statement))
+    judged = conditions(judgements, previous.conditions, facts.generation, facts.now_time)
     if statement is None:
         return PowerDomainStatus(observed_generation=facts.generation, conditions=judged)
-    committed = steady(previous.committed_watts, statement.committed_watts)
+    committed = round(statement.committed_watts)
     return PowerDomainStatus(
         observed_generation=facts.generation,
         budget_watts=round(statement.budget_watts),
@@ -54,6 +55,14 @@ def domain_status(facts: DomainFacts, previous: PowerDomainStatus) -> PowerDomai
         ),
         conditions=judged,
     )
+
+
+def _shown(statement: Statement, previous: PowerDomainStatus) -> Statement:
+    """The account with a steady sum, so that sentences and figures agree and neither moves with every sample; whether
+    the domain is over is never steadied away.
+    """
+    steadied = replace(statement, committed_watts=steady(previous.committed_watts, statement.committed_watts))
+    return steadied if (steadied.over_watts > 0) == (statement.over_watts > 0) else statement
 
 
 def over_budget(statement: Statement) -> str:

@@ -20,6 +20,8 @@ METRICS = (
     "penstock_gate_seconds_count",
     "penstock_pool_placed_replicas",
     "penstock_power_domain_committed_watts",
+    "penstock_watch_age_seconds",
+    "penstock_stale_gpu_nodes",
     "penstock_leading",
     "penstock_synced",
 )
