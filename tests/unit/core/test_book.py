@@ -25,6 +25,7 @@ from penstock.core.model import (
     PlacementRules,
     Pod,
     PoolKey,
+    Taint,
 )
 
 IDLE, HARD = 80.0, 721.0
@@ -149,6 +150,13 @@ def test_a_statement_adds_up() -> None:
     assert account.floor_watts == pytest.approx(50 + 4 * IDLE)
     assert account.draw_watts == pytest.approx(50 + 4 * 75)
     assert [(one.kind, one.name) for one in account.holders] == [("Idle", ""), ("Pool", "search/llama"), ("Static", "")]
+
+
+def test_a_node_that_somebody_vouches_is_off_is_charged_nothing_whatever_is_booked_there() -> None:
+    off = a.node(gpus=4, taints=(Taint("node.kubernetes.io/out-of-service", "nodeshutdown", "NoExecute"),))
+    for telemetries in ([a.telemetry()], [a.telemetry(heard_at=a.NOW_AT - 500)], []):
+        fleet = a.fleet(off, telemetries=telemetries, pods=[a.pod()], domains=[a.domain(static_watts=50.0)])
+        assert book.statements(fleet, a.NOW_AT)[0].committed_watts == 50
 
 
 def test_a_domain_with_room_is_not_over() -> None:

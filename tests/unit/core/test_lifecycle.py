@@ -231,3 +231,20 @@ def test_pods_that_borrow_the_label_are_foreign() -> None:
     roll = roll_call(pool(), (borrowed, *RUNNING))
     assert [pod.uid for pod in roll.foreign] == ["x"]
     assert [pod.uid for pod in roll.bound] == ["a", "b", "c"]
+
+
+SLOW: dict[str, tuple[Pod, bool]] = {
+    "pinned and unanswered for longer than the limit": (replace(pinned("p"), created_time=NOW - 61), True),
+    "unanswered, but not for long": (replace(pinned("p"), created_time=NOW - 59), False),
+    "answered: there is no room, so the pin is dead and not slow": (
+        replace(pinned("p", unschedulable=True), created_time=NOW - 61),
+        False,
+    ),
+    "bound is an answer": (replace(bound("p"), created_time=NOW - 61), False),
+    "without a pin it is not ours to watch": (replace(pinned("p", node=""), created_time=NOW - 61), False),
+}
+
+
+@pytest.mark.parametrize(("pod", "want"), SLOW.values(), ids=SLOW.keys())
+def test_slow_scheduler(pod: Pod, want: bool) -> None:
+    assert bool(lifecycle.slow_scheduler((pod,), NOW, LIMIT)) is want

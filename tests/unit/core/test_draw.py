@@ -1,0 +1,47 @@
+"""Whose draw it is, added up by hand: the running pods of a node hold its busiest GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+import builders as a
+from penstock.core.draw import pool_watts
+from penstock.core.model import Phase, Pod, PoolKey, Telemetry
+from penstock.core.row import NodeView
+
+MISTRAL = PoolKey("search", "mistral")
+WATTS = (80.0, 600.0, 400.0, 90.0)
+
+
+def report(*watts: float | None) -> Telemetry:
+    return a.telemetry(gpus=[a.gpu(index, power_watts=one) for index, one in enumerate(watts)])
+
+
+def view(*pods: Pod, telemetry: Telemetry | None = report(*WATTS)) -> NodeView:  # noqa: B008  a frozen value
+    return NodeView(a.node(gpus=4), telemetry, pods)
+
+
+CASES: dict[str, tuple[tuple[NodeView, ...], Mapping[PoolKey, float]]] = {
+    "a replica draws what the busiest GPUs draw": ((view(a.pod(gpus=2)),), {a.POOL: 1000.0}),
+    "two pools share by the GPUs that they asked for": (
+        (view(a.pod(gpus=1), a.pod("m", gpus=2, pool="mistral")),),
+        {a.POOL: 1090.0 / 3, MISTRAL: 2 * 1090.0 / 3},
+    ),
+    "two replicas of one pool add up": ((view(a.pod(gpus=1), a.pod("two", gpus=1)),), {a.POOL: 1000.0}),
+    "a foreign pod takes its share, and nobody is told": (
+        (view(a.pod(gpus=1), a.pod("job", gpus=1, pool="")),),
+        {a.POOL: 500.0},
+    ),
+    "nodes add up": ((view(a.pod(gpus=1)), view(a.pod(gpus=1))), {a.POOL: 1200.0}),
+    "a pod that has not started draws nothing": ((view(a.pod(phase=Phase.PENDING)),), {}),
+    "a pod without GPUs draws none of theirs": ((view(a.pod(gpus=0)),), {}),
+    "a node that never spoke is not guessed at": ((view(a.pod(), telemetry=None),), {}),
+    "a figure that is missing is none": ((view(a.pod(gpus=2), telemetry=report(None, 300.0)),), {a.POOL: 300.0}),
+}
+
+
+@pytest.mark.parametrize(("views", "want"), CASES.values(), ids=CASES.keys())
+def test_pool_watts(views: tuple[NodeView, ...], want: Mapping[PoolKey, float]) -> None:
+    assert dict(pool_watts(views)) == pytest.approx(want)
