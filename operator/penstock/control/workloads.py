@@ -17,6 +17,8 @@ from penstock.core.status import rfc3339
 
 RETRY_SECONDS = 5.0
 """Pause before an apply that was refused is tried again; a change of the pool tries at once."""
+FOREIGN_LOOK_SECONDS = 10.0
+"""How often we look whether somebody else's Service still has the name that ours would take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Workloads:
     waiting_seconds: float
     _applied: dict[PoolKey, _Applied] = field(default_factory=dict)
     _services: dict[PoolKey, str] = field(default_factory=dict)
+    _service_next: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
+    """The Service that was refused or found to be somebody else's, and when it is tried again."""
     _busy: set[PoolKey] = field(default_factory=set)
     _refused: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
 
@@ -53,14 +57,14 @@ class Workloads:
         if self._due(pool.key, digest, now_time):
             self._busy.add(pool.key)
             self.spawn(self._apply(pool.key, deployment, digest, now_time))
-        elif service and self._services.get(pool.key) != manifests.digest(service):
+        elif service and self._service_due(pool.key, manifests.digest(service), now_time):
             self._busy.add(pool.key)
-            self.spawn(self._apply_service(pool, service))
+            self.spawn(self._apply_service(pool, service, now_time))
 
     def forget(self, ended: Collection[PoolKey]) -> None:
         """Drop what is known of pools that are gone."""
         for key in ended:
-            for memory in (self._applied, self._services, self._refused, self.acts.refusals):
+            for memory in (self._applied, self._services, self._service_next, self._refused, self.acts.refusals):
                 memory.pop(key, None)
             self.acts.foreign_services.discard(key)
 
@@ -88,12 +92,23 @@ class Workloads:
             self._busy.discard(key)
             self.acts.wake()
 
-    async def _apply_service(self, pool: Pool, service: Manifest) -> None:
+    def _service_due(self, key: PoolKey, digest: str, now_time: float) -> bool:
+        again = self._service_next.get(key)
+        if again and again[0] == digest and now_time < again[1]:
+            return False
+        return self._services.get(key) != digest
+
+    async def _apply_service(self, pool: Pool, service: Manifest, now_time: float) -> None:
+        key, digest = pool.key, manifests.digest(service)
         try:
-            if await self.acts.apply_service(pool.key, pool.uid, service):
-                self._services[pool.key] = manifests.digest(service)
+            applied = await self.acts.apply_service(key, pool.uid, service)
+            if applied and key not in self.acts.foreign_services:
+                self._services[key] = digest
+            else:
+                pause_seconds = FOREIGN_LOOK_SECONDS if applied else RETRY_SECONDS
+                self._service_next[key] = (digest, now_time + pause_seconds)
         finally:
-            self._busy.discard(pool.key)
+            self._busy.discard(key)
 
 
 def _workload(pool: Pool, roll: RollCall, raw_spec: Any, count: Count) -> Workload:

@@ -56,6 +56,7 @@ def test_an_invalid_edit_leaves_what_runs_alone_and_places_nothing_new(factory: 
     names = {pod["metadata"]["name"] for pod in factory.wait_running("llama", 2)}
     factory.patch_pool("llama", {"replicas": 3, "residency": {"allowed": ["UK"]}})
     factory.wait_condition("llama", "Ready", "InvalidSpec")
+    assert factory.status("llama")["residency"]["effective"] == ["DE"], "the last valid law stays in force"
     factory.stays("both run", lambda: {pod["metadata"]["name"] for pod in factory.running("llama")} == names, 3)
     factory.patch_pool("llama", {"residency": {"allowed": ["DE", "GB"]}})
     factory.wait_running("llama", 3, PATIENCE_SECONDS)

@@ -203,6 +203,8 @@ def test_a_foreign_service_of_the_same_name_is_left_alone_and_told(factory: Fact
     path = "/api/v1/namespaces/default/services/llama"
     assert factory.plane.api.get(path)["spec"]["selector"] == {"app": "other"}
     factory.plane.api.delete(path)
+    factory.wait_condition("llama", "Undisturbed", "NothingToReport", PATIENCE_SECONDS)
+    assert factory.plane.api.get(path)["spec"]["selector"][POOL_LABEL] == "llama"
 
 
 def test_advise_lets_through_at_once_with_the_law_and_records_what_it_would_have_chosen(factory: Factory) -> None:
