@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
+from pydantic import ValidationError
+
 from penstock.api.powerdomain import PowerDomainStatus
 from penstock.cluster.objects import DomainObject
 from penstock.control.picture import Picture
@@ -21,12 +25,10 @@ class Rights:
 
     seconds: float
     standing: tuple[RightOfReturn, ...] = ()
-    _recalled: bool = False
 
     def recall(self, domains: Iterable[DomainObject]) -> None:
         """After a start: what the domains' statuses say."""
         self.standing = tuple(right for one in domains for right in _written(one))
-        self._recalled = True
 
     def observe(self, picture: Picture, now_time: float) -> None:
         """Give a right for each replica that went away since the last look."""
@@ -50,11 +52,12 @@ class Rights:
         }
         self.standing = lifecycle.standing_rights(self.standing, missing, now_time)
 
-    def of(self, domain: str) -> tuple[RightOfReturn, ...]:
-        return tuple(right for right in self.standing if right.domain == domain)
-
 
 def _written(found: DomainObject) -> Iterable[RightOfReturn]:
-    status = PowerDomainStatus.model_validate(dict(found.status))
+    try:
+        status = PowerDomainStatus.model_validate(dict(found.status))
+    except ValidationError:
+        # An older version's status that cannot be read any more says nothing; it must not keep us from starting.
+        return
     for right in status.rights_of_return:
         yield RightOfReturn(found.name, PoolKey(right.namespace, right.pool), right.watts, right.until.timestamp())

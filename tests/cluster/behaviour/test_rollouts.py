@@ -86,6 +86,23 @@ def test_a_rolling_update_in_a_domain_that_is_over_its_budget_keeps_its_watts(fa
     assert factory.wait_waiting("llama", "InsufficientGPUs", PATIENCE_SECONDS)
 
 
+def test_a_right_of_return_outlives_the_operator(factory: Factory) -> None:
+    factory.add(fleet("DE", labels={"row": "a"}))
+    factory.domain("row-a", 30_000, {"row": "a"})
+    factory.pool("llama", replicas=2, gpus=4)
+    victim = factory.wait_running("llama", 2)[0]["metadata"]["name"]
+    factory.patch_domain("row-a", {"budget": {"watts": 4_000}})
+    factory.wait_condition("row-a", "WithinBudget", "OverBudget", domain=True)
+    factory.plane.kubectl("cordon", "de-0")
+    factory.plane.kubectl("delete", "pod", victim)
+    wait_for("the right is written", lambda: factory.domain_status("row-a").get("rightsOfReturn"), PATIENCE_SECONDS)
+    factory.operator.stop()
+    factory.plane.kubectl("uncordon", "de-0")
+    factory.operator.start()
+    factory.operator.wait_ready()
+    factory.wait_running("llama", 2)
+
+
 def test_a_replica_that_left_the_count_comes_back_the_moment_it_fits(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.pool("llama", replicas=3, gpus=4)
