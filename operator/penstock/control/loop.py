@@ -66,7 +66,6 @@ class ControlLoop:
     async def run(self) -> None:
         """Turn for ever: at once when something changed, else every second."""
         self.rights.recall(self.state.domains.values())
-        self.rights.recall(self.state.domains.values())
         while True:
             started_at = time.monotonic()
             self.turn(started_at, time.time())
