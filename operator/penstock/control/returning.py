@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from pydantic import ValidationError
-
 from penstock.api.powerdomain import PowerDomainStatus
 from penstock.cluster.objects import DomainObject
 from penstock.control.picture import Picture

@@ -42,6 +42,8 @@ class Workloads:
     _services: dict[PoolKey, str] = field(default_factory=dict)
     _service_next: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
     """The Service that was refused or found to be somebody else's, and when it is tried again."""
+    _settled: dict[PoolKey, object] = field(default_factory=dict)
+    """What was last found in order: nothing is made and hashed anew while it stays so."""
     _busy: set[PoolKey] = field(default_factory=set)
     _refused: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
 
@@ -49,8 +51,12 @@ class Workloads:
         """Apply what differs from the pool's intent. A pool with problems keeps what it has."""
         if pool.adopts or pool.problems or pool.key in self._busy:
             return
-        raw = self.state.pools[pool.key].raw_spec
         count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds)
+        seen = self.state.deployments.get(pool.key)
+        look = (pool.uid, pool.generation, pool.intent, count, seen.generation if seen else None)
+        if self._settled.get(pool.key) == look:
+            return
+        raw = self.state.pools[pool.key].raw_spec
         deployment = manifests.deployment(_workload(pool, roll, raw, count))
         service = manifests.service(pool.key, pool.uid, raw["template"])
         digest = manifests.digest(deployment)
@@ -60,12 +66,15 @@ class Workloads:
         elif service and self._service_due(pool.key, manifests.digest(service), now_time):
             self._busy.add(pool.key)
             self.spawn(self._apply_service(pool, service, now_time))
+        elif pool.key not in self._refused and pool.key not in self._service_next:
+            self._settled[pool.key] = look
 
     def forget(self, ended: Collection[PoolKey]) -> None:
         """Drop what is known of pools that are gone."""
         for key in ended:
-            for memory in (self._applied, self._services, self._service_next, self._refused, self.acts.refusals):
+            for memory in (self._applied, self._services, self._service_next, self._refused, self._settled):
                 memory.pop(key, None)
+            self.acts.refusals.pop(key, None)
             self.acts.foreign_services.discard(key)
 
     def _due(self, key: PoolKey, digest: str, now_time: float) -> bool:
@@ -104,6 +113,7 @@ class Workloads:
             applied = await self.acts.apply_service(key, pool.uid, service)
             if applied and key not in self.acts.foreign_services:
                 self._services[key] = digest
+                self._service_next.pop(key, None)
             else:
                 pause_seconds = FOREIGN_LOOK_SECONDS if applied else RETRY_SECONDS
                 self._service_next[key] = (digest, now_time + pause_seconds)
