@@ -80,7 +80,7 @@ class Picture:
     def _judged(self, found: PoolObject) -> Pool:
         known = self.pools.get(found.key)
         if known is None or (known.uid, known.generation) != (found.uid, found.generation):
-            known = self._read(found, known)
+            known = self._read(found, known if known and known.uid == found.uid else None)
         deployment = self._own_deployment(found)
         left = msgspec.json.decode(deployment.left, type=_Left) if deployment and deployment.left else _Left()
         sets = self.state.replica_sets_of(deployment) if deployment else []

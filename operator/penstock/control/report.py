@@ -79,6 +79,8 @@ class Reporter:
     settings: Settings
     _pools: dict[PoolKey, InferencePoolStatus] = field(default_factory=dict)
     _domains: dict[str, PowerDomainStatus] = field(default_factory=dict)
+    _uids: dict[object, str] = field(default_factory=dict)
+    """Of which object each status was made: one deleted and made anew between two turns has none yet."""
     _next_at: dict[object, float] = field(default_factory=dict)
     _due: set[PoolKey] = field(default_factory=set)
     _domains_due: bool = True
@@ -161,7 +163,8 @@ class Reporter:
     def _tell_pool(self, facts: PoolFacts, now_at: float) -> None:
         key = facts.pool.key
         found = self.state.pools[key]
-        before = self._pools.get(key) or _stored(InferencePoolStatus, found.status)
+        known = self._pools.get(key) if self._is_same(key, found.uid) else None
+        before = known or _stored(InferencePoolStatus, found.status)
         after = status.pool_status(facts, before)
         self._pools[key] = after
         self._count(facts)
@@ -244,7 +247,8 @@ class Reporter:
                 rights=tuple(right for right in scene.rights if right.domain == name),
                 now_time=scene.now_time,
             )
-            before = self._domains.get(name) or _stored(PowerDomainStatus, found.status)
+            known = self._domains.get(name) if self._is_same(name, found.uid) else None
+            before = known or _stored(PowerDomainStatus, found.status)
             after = domain_status.domain_status(facts, before)
             self._domains[name] = after
             if after == before:
@@ -264,6 +268,11 @@ class Reporter:
 
     # ------------------------------------------------------------------------------------------------------ shared
 
+    def _is_same(self, key: object, uid: str) -> bool:
+        same = self._uids.get(key) == uid
+        self._uids[key] = uid
+        return same
+
     def _post_turned(self, subject: Subject, before: Iterable[Condition], after: Iterable[Condition]) -> None:
         """An Event for each condition that turned, or that is False for another reason now."""
         known = {one.type: (one.status, one.reason) for one in before}
@@ -275,6 +284,7 @@ class Reporter:
     def _forget_ended(self, picture: Picture) -> None:
         for key in self._pools.keys() - picture.pools.keys():
             del self._pools[key]
+            self._uids.pop(key, None)
             self._next_at.pop(key, None)
             self._due.discard(key)
             self.metrics.forget_pool(key.namespace, key.name)
