@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -17,7 +18,7 @@ from penstock.core import manifests
 from penstock.core.lifecycle import Verdict
 from penstock.core.manifests import Lift, Manifest
 from penstock.core.model import Pod, PoolKey
-from penstock.errors import ApiError, Conflict, Forbidden, NotFound
+from penstock.errors import ApiError, Conflict, NotFound
 from penstock.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ Unanswered = (aiohttp.ClientError, TimeoutError)
 
 Spawn = Callable[[Coroutine[object, object, None]], object]
 """Starts a supervised task: if it raises, the process ends."""
+
+
+REFUSED_PAUSE_SECONDS = 2.0
 
 
 class _Gates(msgspec.Struct, gc=False, rename="camel"):
@@ -65,15 +69,12 @@ class Acts:
             await self.client.patch(pod_path(lift.pod), patch, JSON_PATCH)
         except Conflict:
             await self._look_again(lift)
-        except Forbidden as refused:
-            log.error("the API server refuses to let %s/%s through the gate: %s", *_name(lift.pod), refused.message)
-            self._give_back(lift, "refused")
         except ApiError as refused:
-            log.warning("placing %s/%s was refused: %s", *_name(lift.pod), refused)
-            self._give_back(lift, "refused")
+            await self._refused(lift, refused)
         except Unanswered:
             await self._look_again(lift)
         else:
+            self.refusals.pop(PoolKey(lift.pod.namespace, lift.pod.pool), None)
             self.metrics.decisions.labels("placed").inc()
             self.metrics.gate_seconds.observe(time.monotonic() - seen_at)
 
@@ -89,6 +90,15 @@ class Acts:
         else:
             if any(gate.get("name") == GATE for gate in pod.spec.scheduling_gates):
                 self._give_back(lift, "conflict")
+
+    async def _refused(self, lift: Lift, refused: ApiError) -> None:
+        """Tell it, and wait before the room is given back: a policy that says no says so again at once."""
+        log.error("the API server refuses to let %s/%s through the gate: %s", *_name(lift.pod), refused)
+        self.refusals[PoolKey(lift.pod.namespace, lift.pod.pool)] = (
+            f"placing {lift.pod.name} refused: {refused.message}"
+        )
+        await asyncio.sleep(REFUSED_PAUSE_SECONDS)
+        self._give_back(lift, "refused")
 
     def _give_back(self, lift: Lift, outcome: str) -> None:
         self.metrics.decisions.labels(outcome).inc()

@@ -97,6 +97,7 @@ STORMS: dict[str, tuple[Gust, ...]] = {
     "an error ends a watch of pools, and Kopf with it": (Gust(StreamError(500), watches("inferencepools"), times=2),),
     "too many lifts, come back in a second": (Gust(Answer(429, 1), pods_lift, probability=0.5),),
     "too many lists and watches": (CUT, Gust(Answer(429, 1), lists_and_watches("pods"), times=3)),
+    "lifts are forbidden for a while": (Gust(Answer(403), pods_lift, times=6),),
     "the API server fails every other write": (Gust(Answer(500), writes(), probability=0.5),),
     "every write is slow": (Gust(Delay(0.5), writes()),),
     "replies to lifts are lost after they were carried out": (Gust(LoseReply(), pods_lift, probability=0.5),),
