@@ -139,7 +139,8 @@ def test_a_gated_pod_without_a_pool_is_told_so_by_an_event(factory: Factory) -> 
 
     def told() -> list[str]:
         events = factory.plane.api.list("/apis/events.k8s.io/v1/namespaces/default/events")
-        return [one["note"] for one in events if one["reason"] == "NoInferencePool"]
+        about_it = [one for one in events if one["regarding"]["name"] == "orphan"]
+        return [one["note"] for one in about_it if one["reason"] == "NoInferencePool"]
 
     (note,) = wait_for("its Event", told, SOON_SECONDS)
     assert "default/nobody" in note
