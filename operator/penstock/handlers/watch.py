@@ -7,8 +7,11 @@ way included), and kill the process some time after it was cancelled. It does no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import kopf
@@ -34,14 +37,31 @@ async def watch_written_kinds(access: Access, state: ClusterState, quiet_seconds
     async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=access.url, aiohttp_session=access.session())
 
-    stop = threading.Event()
+    stop, ended = threading.Event(), asyncio.get_running_loop().create_future()
+    # A daemon: Kopf may not heed its stop flag while it retries a request, and the process must end all the same.
+    guest = partial(_live, _run(registry, settings, stop), asyncio.get_running_loop(), ended)
+    threading.Thread(target=guest, name="kopf", daemon=True).start()
     try:
-        await asyncio.to_thread(lambda: asyncio.run(_run(registry, settings, stop)))
-    except Exception as error:
-        raise StreamBroken(f"Kopf no longer watches the kinds that people write: {error}") from error
+        error = await ended
     finally:
         stop.set()
-    raise StreamBroken("Kopf no longer watches the kinds that people write")
+    raise StreamBroken(f"Kopf no longer watches the kinds that people write: {error or 'it ended'}") from error
+
+
+def _live(work: Coroutine[Any, Any, None], host: asyncio.AbstractEventLoop, ended: asyncio.Future[Any]) -> None:
+    """Run Kopf in this thread; tell the host's loop how it ended, if that still turns."""
+    error: BaseException | None = None
+    try:
+        asyncio.run(work)
+    except BaseException as raised:  # noqa: BLE001  whatever ended it, the host must hear of it
+        error = raised
+    with contextlib.suppress(RuntimeError):
+        host.call_soon_threadsafe(_settle, ended, error)
+
+
+def _settle(ended: asyncio.Future[Any], error: BaseException | None) -> None:
+    if not ended.done():
+        ended.set_result(error)
 
 
 async def _run(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, stop: threading.Event) -> None:
