@@ -156,8 +156,10 @@ def test_an_end_leaves_neither_process_nor_folder() -> None:
 
 
 OWNER = """
-import time
+import signal, time
 from rig.controlplane import ControlPlane
+# A job that a shell puts into the background starts deaf to Ctrl-C; the owner here is a person at a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with ControlPlane.start() as plane:
     print(plane.directory, flush=True)
     time.sleep(600)
