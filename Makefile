@@ -55,8 +55,8 @@ test: $(STAMP) ## everything that CI runs, and at the end one line of totals
 	@rm -rf $(REPORTS)
 	@for check in $(CHECKS); do echo "==> $$check"; $(MAKE) --no-print-directory $$check || exit 1; done
 	@echo "==> fetch"; $(MAKE) --no-print-directory fetch || test "$(CI)" != true
-	@echo "==> test-cluster"; $(MAKE) --no-print-directory test-cluster
-	@$(BIN)/python hack/totals.py $(REPORTS)
+	@echo "==> test-cluster"; $(MAKE) --no-print-directory test-cluster; code=$$?; \
+		$(BIN)/python hack/totals.py $(REPORTS) || code=1; exit $$code
 
 bench: $(STAMP) ## print every figure of speed and size beside its limit
 	$(BIN)/python -m bench
