@@ -175,11 +175,14 @@ class ControlLoop:
 
     def _let_through(self, replica: Replica, advice: Decision | None, now_at: float) -> None:
         """Advise: the gate is lifted with the law and no pin, whatever the planner would have chosen."""
+        law = residency.alternatives(replica.rules.residency)
+        if not law:
+            return  # Nowhere on earth is lawful, and a lift without a law would be one to anywhere.
         pod = self.state.pods[replica.pod_uid]
         self.state.assume(pod.uid, "")
         lift = Lift(
             pod=pod,
-            law=residency.alternatives(replica.rules.residency),
+            law=law,
             node="",
             record=explanation.advice_text(advice),
             fence=self.fence(),
