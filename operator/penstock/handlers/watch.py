@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine
-from functools import partial
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import kopf
@@ -37,10 +36,16 @@ async def watch_written_kinds(access: Access, state: ClusterState, quiet_seconds
     async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=access.url, aiohttp_session=access.session())
 
-    stop, ended = threading.Event(), asyncio.get_running_loop().create_future()
+    host, stop = asyncio.get_running_loop(), threading.Event()
+    ended: asyncio.Future[BaseException | None] = host.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the host's loop may be closed by now
+            host.call_soon_threadsafe(_settle, ended, error)
+
     # A daemon: Kopf may not heed its stop flag while it retries a request, and the process must end all the same.
-    guest = partial(_live, _run(registry, settings, stop), asyncio.get_running_loop(), ended)
-    threading.Thread(target=guest, name="kopf", daemon=True).start()
+    guest = threading.Thread(target=_live, args=(_run(registry, settings, stop, tell), tell), name="kopf", daemon=True)
+    guest.start()
     try:
         error = await ended
     finally:
@@ -48,29 +53,36 @@ async def watch_written_kinds(access: Access, state: ClusterState, quiet_seconds
     raise StreamBroken(f"Kopf no longer watches the kinds that people write: {error or 'it ended'}") from error
 
 
-def _live(work: Coroutine[Any, Any, None], host: asyncio.AbstractEventLoop, ended: asyncio.Future[Any]) -> None:
-    """Run Kopf in this thread; tell the host's loop how it ended, if that still turns."""
-    error: BaseException | None = None
-    try:
-        asyncio.run(work)
-    except BaseException as raised:  # noqa: BLE001  whatever ended it, the host must hear of it
-        error = raised
-    with contextlib.suppress(RuntimeError):
-        host.call_soon_threadsafe(_settle, ended, error)
+Tell = Callable[[BaseException | None], None]
+"""Tells the host that Kopf has ended, and by what error."""
 
 
-def _settle(ended: asyncio.Future[Any], error: BaseException | None) -> None:
+def _settle(ended: asyncio.Future[BaseException | None], error: BaseException | None) -> None:
     if not ended.done():
         ended.set_result(error)
 
 
-async def _run(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, stop: threading.Event) -> None:
+def _live(work: Coroutine[Any, Any, None], tell: Tell) -> None:
+    """Run Kopf in this thread."""
+    try:
+        asyncio.run(work)
+    except BaseException as error:  # noqa: BLE001  whatever ended it, the host must hear of it
+        tell(error)
+    else:
+        tell(None)
+
+
+async def _run(
+    registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, stop: threading.Event, tell: Tell
+) -> None:
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every single event
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it warns that the signals are ours
-    try:
-        await kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
-    finally:
-        stop.set()  # else the thread in which Kopf waits for it keeps this one from ending
+    tasks = await kopf.spawn_tasks(
+        registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
+    )
+    # Its root tasks never end in health. Told before the others are ended, which may wait for an answer for ever.
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    tell(next((error for task in done if not task.cancelled() and (error := task.exception())), None))
 
 
 def _settings(quiet_seconds: float) -> kopf.OperatorSettings:
