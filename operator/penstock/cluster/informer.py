@@ -76,6 +76,7 @@ class Informer(Generic[Seen]):
         self._quiet_seconds = quiet_seconds
         self._now = now
         self._keys: set[str] = set()
+        self._told_meanwhile: set[str] | None = None
         self._heard_at = now()
         self._failures = 0
 
@@ -101,11 +102,14 @@ class Informer(Generic[Seen]):
     async def caught_up(self) -> None:
         """Take in all that the API server has now, not waiting for the watch, which goes on beside it.
 
-        Only what is there is taken in: what is gone the watch will say.
+        Only what is there is taken in: what is gone the watch will say. What the watch tells meanwhile is newer.
         """
+        self._told_meanwhile = told = set[str]()
         async for page in self._client.list_pages(self.kind.path, self.kind.query):
             for raw in page.items:
-                self._keys.add(self._put(raw, page.server_time))
+                if self.kind.key(self.kind.decode(raw)) not in told:
+                    self._keys.add(self._put(raw, page.server_time))
+        self._told_meanwhile = None
 
     # ------------------------------------------------------------------------------------------------------- list
 
@@ -170,10 +174,17 @@ class Informer(Generic[Seen]):
             key = self.kind.key(self.kind.decode(event.object))
             self._keys.discard(key)
             self.kind.delete(key)
+            self._note(key)
         elif event.type != "BOOKMARK":
-            self._keys.add(self._put(event.object, None))
+            key = self._put(event.object, None)
+            self._keys.add(key)
+            self._note(key)
         self._heard()
         return version
+
+    def _note(self, key: str) -> None:
+        if self._told_meanwhile is not None:
+            self._told_meanwhile.add(key)
 
     def _heard(self) -> None:
         self._heard_at = self._now()

@@ -111,7 +111,7 @@ class Elector:
     @property
     def fence(self) -> str:
         """`<holder>/<leaseTransitions>`; what each lift carries. Raises LeaseLost where we do not lead."""
-        if not self._leading or self._record is None:
+        if not self.leading or self._record is None:
             raise LeaseLost(f"{self.identity} does not hold the Lease {self._namespace}/{LEASE_NAME}")
         return f"{self.identity}/{self._record.spec.leaseTransitions or 0}"
 

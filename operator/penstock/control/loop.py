@@ -67,6 +67,7 @@ class ControlLoop:
         """Turn for ever: at once when something changed, else every second."""
         self.rights.recall(self.state.domains.values())
         while True:
+            self.fence()  # A leader that just thawed writes nothing more: only lifts are fenced by the API server.
             started_at = time.monotonic()
             self.turn(started_at, time.time())
             # What arrives meanwhile is taken in at once: under load one turn serves many events.

@@ -147,14 +147,17 @@ class Operator:
     async def _lead(self, loop: ControlLoop) -> None:
         await self._synced()
         await self.elector.acquire()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_never_ends("the Lease", self.elector.keep()))
+            group.create_task(_never_ends("the turns", self._decide(loop)))
+
+    async def _decide(self, loop: ControlLoop) -> None:
         # What the leader before us decided last must be seen before anything new is decided: first its writes under
         # way have to meet our fence, then we read instead of waiting for the watch.
         await asyncio.sleep(SETTLE_SECONDS)
         await asyncio.gather(*(one.caught_up() for one in self.informers))
         self.metrics.leading.set(1)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_never_ends("the Lease", self.elector.keep()))
-            group.create_task(_never_ends("the turns", loop.run()))
+        await loop.run()
 
     async def _synced(self) -> None:
         await asyncio.gather(*(one.synced.wait() for one in self.informers), self.roster.synced.wait())
