@@ -76,7 +76,10 @@ def pods_lift(request: Request) -> bool:
 
 @dataclass(frozen=True)
 class Gust:
-    """One fault; `probability` and `times` as the proxy takes them."""
+    """One fault; `probability` and `times` as the proxy takes them.
+
+    Chance is for what comes by the dozen: a storm of two requests may pass both by, and then it was none.
+    """
 
     fault: Fault
     matches: Matches
@@ -95,14 +98,14 @@ STORMS: dict[str, tuple[Gust, ...]] = {
     "history is gone in the middle of a watch": (Gust(StreamError(410), watches("pods"), times=5),),
     "an error ends a watch of pods": (Gust(StreamError(500), watches("pods"), times=5),),
     "an error ends a watch of pools, and Kopf with it": (Gust(StreamError(500), watches("inferencepools"), times=2),),
-    "too many lifts, come back in a second": (Gust(Answer(429, 1), pods_lift, probability=0.5),),
+    "too many lifts, come back in a second": (Gust(Answer(429, 1), pods_lift, times=6),),
     "too many lists and watches": (CUT, Gust(Answer(429, 1), lists_and_watches("pods"), times=3)),
     "lifts are forbidden for a while": (Gust(Answer(403), pods_lift, times=6),),
     "the API server fails every other write": (Gust(Answer(500), writes(), probability=0.5),),
     "every write is slow": (Gust(Delay(0.5), writes()),),
-    "replies to lifts are lost after they were carried out": (Gust(LoseReply(), pods_lift, probability=0.5),),
+    "replies to lifts are lost after they were carried out": (Gust(LoseReply(), pods_lift, times=6),),
     "replies to the Deployment's apply are lost": (Gust(LoseReply(), applies("deployments"), times=2),),
-    "replies to statuses are lost": (Gust(LoseReply(), applies("inferencepools"), probability=0.5),),
+    "replies to statuses are lost": (Gust(LoseReply(), applies("inferencepools"), times=3),),
 }
 
 
