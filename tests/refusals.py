@@ -236,6 +236,13 @@ REFUSALS: tuple[Refusal, ...] = (
     _domain("a margin of everything", "spec.marginPercent", 100, "spec.marginPercent", "less than 100"),
     _domain("a negative margin", "spec.marginPercent", -1, "spec.marginPercent", "greater than or equal to 0"),
     _domain(
+        "a stage of the ladder that is left where it is entered",
+        "spec.ladder.hold",
+        {"enterPercent": 90, "exitPercent": 90, "enterSeconds": 15, "exitSeconds": 60},
+        "spec.ladder.hold.exitPercent",
+        "a stage is left at a lower draw than it is entered at, or it flaps: lower exitPercent",
+    ),
+    _domain(
         "a thin margin on a Statistical domain",
         "spec.marginPercent",
         15,

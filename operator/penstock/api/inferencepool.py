@@ -80,8 +80,12 @@ class GpuDemand(Model):
 
 
 class PowerDemand(Model):
-    watts_per_replica: Annotated[float, Field(gt=0, le=1e6)]
+    watts_per_replica: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Declared peak of one replica's GPUs together. Counts only where the domain's guarantee is Statistical."""
+    min_cap_watts: Annotated[float, Field(gt=0, le=1e5)] | None = None
+    """Opts in to being trimmed: a GPU of this pool may be capped, down to this. Left out: never capped."""
+    shed: Literal["Allowed", "Never"] = "Allowed"
+    """Whether replicas may be evicted when their power domain is short. Never: the last to go do not go either."""
 
 
 def _leaves_a_place(residency: Residency) -> bool:
@@ -154,11 +158,25 @@ class InferencePoolSpec(Model):
     )
 
 
+class LearnedWatts(Model):
+    """What one replica's GPU was seen to draw at its peak."""
+
+    product: Word
+    template_hash: Word
+    p99_watts: Watts
+    """Per GPU."""
+    samples: Annotated[int, Field(ge=0, le=2**53)]
+    since: Time
+    """When learning began; counts after seven days that hold a busy peak."""
+    updated: Time
+
+
 class PoolPower(Model):
     watts: Watts | None = None
     """What the pool's replicas draw now."""
     reserved_watts: Watts | None = None
     """What the budgets hold for them."""
+    learned: Annotated[tuple[LearnedWatts, ...], Field(max_length=16)] = ()
 
 
 class PoolResidency(Model):

@@ -16,6 +16,7 @@ from penstock.api.meta import (
     Model,
     Resource,
     Rule,
+    Sentence,
     Time,
     Watts,
     Word,
@@ -54,6 +55,38 @@ class Budget(Model):
     """IT watts at the PDU; PUE never enters."""
 
 
+class Step(Model):
+    """One stage of the ladder, in percent of the budget in force, margin not taken off."""
+
+    enter_percent: Annotated[float, Field(gt=0, le=200)]
+    exit_percent: Annotated[float, Field(gt=0, le=200)]
+    """Lower than `enterPercent`: the gap keeps it from flapping."""
+    enter_seconds: Annotated[float, Field(ge=0, le=3600)]
+    """How long the newest reading has held."""
+    exit_seconds: Annotated[float, Field(ge=0, le=86_400)]
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.exitPercent < self.enterPercent",
+            "a stage is left at a lower draw than it is entered at, or it flaps: lower exitPercent",
+            lambda step: step.exit_percent < step.enter_percent,
+            ".exitPercent",
+        ),
+    )
+
+
+class Ladder(Model):
+    """What happens as the measured draw nears the budget: hold, trim, shed, emergency; and when it is undone."""
+
+    hold: Step = Step(enter_percent=90, exit_percent=85, enter_seconds=15, exit_seconds=60)
+    trim: Step = Step(enter_percent=95, exit_percent=88, enter_seconds=10, exit_seconds=120)
+    emergency: Step = Step(enter_percent=100, exit_percent=95, enter_seconds=0, exit_seconds=120)
+    shed_after_seconds: Annotated[float, Field(ge=0, le=86_400)] = 600
+    """How long trimming may last before replicas are shed. Where nothing can be trimmed, they are shed at once."""
+    moves_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 60
+    """Evictions per hour outside an emergency."""
+
+
 class Overhead(Model):
     """What a node draws beside its GPUs. A host is no constant, hence two figures."""
 
@@ -76,6 +109,7 @@ class PowerDomainSpec(Model):
     static_watts: Watts = 0.0
     """What is no GPU node: switches, storage, CPU nodes."""
     overhead: Overhead = Overhead()
+    ladder: Ladder = Ladder()
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -97,6 +131,29 @@ class Holder(Model):
     kind: Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
     name: Annotated[str, Field(max_length=320)] = ""
     watts: Watts
+
+
+class LadderAction(Model):
+    """One thing that the ladder did, or could not do."""
+
+    at: Time
+    action: Literal["Cap", "Uncap", "Evict", "Refused"]
+    subject: Annotated[str, Field(max_length=512)]
+    """The pod, or the GPU and its node."""
+    watts: Annotated[float, Field(ge=-1e10, le=1e10)] = 0.0
+    message: Sentence = ""
+
+
+class LadderStatus(Model):
+    """How far up the ladder a domain is, and why."""
+
+    stage: Literal["Admit", "Hold", "Trim", "Shed", "Emergency"] = "Admit"
+    since: Time | None = None
+    reason: Sentence = ""
+    lowest_reachable_watts: Watts | None = None
+    """What the domain would draw at its lowest if everything that may be trimmed and shed were."""
+    actions: Annotated[tuple[LadderAction, ...], Field(max_length=32)] = ()
+    """The latest, newest first."""
 
 
 class ReturnRight(Model):
@@ -125,6 +182,7 @@ class PowerDomainStatus(Model):
     """Nodes whose telemetry is too old: no new placements there, charged at the devices' maximum."""
     holders: Annotated[tuple[Holder, ...], Field(max_length=256)] = ()
     """Most watts first."""
+    ladder: LadderStatus | None = None
     rights_of_return: Annotated[tuple[ReturnRight, ...], Field(max_length=512)] = ()
     conditions: Conditions = ()
 
@@ -142,6 +200,7 @@ class PowerDomain(Resource):
             Column("Committed", ".status.committedWatts", "number"),
             Column("Headroom", ".status.headroomWatts", "number"),
             Column("Draw", ".status.drawWatts", "number"),
+            Column("Stage", ".status.ladder.stage"),
             Column("Nodes", ".status.nodes", "integer"),
             condition_column("Status", "Ready"),
             AGE,

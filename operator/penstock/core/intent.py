@@ -38,6 +38,9 @@ def rules(spec: InferencePoolSpec) -> PlacementRules:
         gpu_products=frozenset(spec.gpu.products),
         gpu_memory_bytes=ceil(quantity.parse(spec.gpu.min_memory)) if spec.gpu.min_memory is not None else 0,
         declared_watts=spec.power.watts_per_replica if spec.power else None,
+        min_cap_watts=spec.power.min_cap_watts if spec.power else None,
+        may_be_shed=not spec.power or spec.power.shed == "Allowed",
+        max_unavailable=spec.disruption.max_unavailable,
         spread=tuple(SoftSpread(wish.topology_key, wish.max_skew) for wish in spec.placement.spread),
         mode=Mode(spec.placement.mode),
     )

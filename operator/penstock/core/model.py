@@ -182,6 +182,28 @@ class Gpu:
     temperature_celsius: float | None = None
     throttled: bool = False
     health: GpuHealth = GpuHealth.HEALTHY
+    requested_limit_watts: float | None = None
+    minimum_watts: float | None = None
+    default_watts: float | None = None
+    thermal_margin_celsius: float | None = None
+    thermally_throttled: bool = False
+    """The hardware slows itself down because of heat or the power brake."""
+    mig: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodGpus:
+    """Which GPUs a pod holds, by the kubelet's word, and what they draw for it. Finished pods may still be listed."""
+
+    namespace: str
+    name: str
+    uuids: tuple[str, ...] = ()
+    """Whole GPUs, and the parents of MIG devices."""
+    shared: bool = False
+    watts: float | None = None
+    activity_percent: float | None = None
+    attribution: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +222,9 @@ class Telemetry:
     heard_at: float = 0.0
     gpus: tuple[Gpu, ...] = ()
     contradiction: str = ""
+    pods: tuple[PodGpus, ...] | None = None
+    """None: the kubelet did not say, so which GPU a pod holds is not known."""
+    unallocated_in_use: tuple[str, ...] = ()
 
 
 # -------------------------------------------------------------------------------------------------------------- pods
@@ -336,6 +361,11 @@ class PlacementRules:
     gpu_memory_bytes: int = 0
     declared_watts: float | None = None
     """`power.wattsPerReplica`; used where the domain's guarantee is Statistical."""
+    min_cap_watts: float | None = None
+    """How far down a GPU of the pool may be capped; None: not at all."""
+    may_be_shed: bool = True
+    max_unavailable: int = 1
+    """`disruption.maxUnavailable`: how many replicas we may take out at once."""
     spread: tuple[SoftSpread, ...] = ()
     mode: Mode = Mode.ENFORCE
 
