@@ -7,21 +7,8 @@ from typing import Any
 
 from penstock.api.names import COUNTRY_LABEL, SUBDIVISION_LABEL
 from penstock.core.fleet import Fleet
-from penstock.core.model import (
-    Amounts,
-    Domain,
-    Gpu,
-    LabelRule,
-    Node,
-    Operator,
-    Phase,
-    PlacementRules,
-    Pod,
-    PoolKey,
-    Replica,
-    Requirement,
-    Telemetry,
-)
+from penstock.core.model import Amounts, Domain, Gpu, Node, Phase, PlacementRules, Pod, PoolKey, Replica, Telemetry
+from penstock.core.scheduling import LabelRule, Operator, Requirement
 
 GPU = "nvidia.com/gpu"
 GIB = 1024**3

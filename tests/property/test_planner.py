@@ -21,32 +21,34 @@ from penstock.api.names import COUNTRY_LABEL
 from penstock.core import placement, residency
 from penstock.core.fleet import Fleet, NodeView
 from penstock.core.model import (
-    AntiAffinity,
     Domain,
     Gpu,
     GpuHealth,
     Guarantee,
-    HardSpread,
-    HostPort,
     Mode,
     Node,
-    NodeTerm,
-    Operator,
     Phase,
     PlacementRules,
     Pod,
     PoolKey,
     Replica,
-    Requirement,
     Residency,
     RightOfReturn,
-    Scheduling,
     SoftSpread,
-    Taint,
     Telemetry,
-    Toleration,
 )
 from penstock.core.placement import Plan
+from penstock.core.scheduling import (
+    AntiAffinity,
+    HardSpread,
+    HostPort,
+    NodeTerm,
+    Operator,
+    Requirement,
+    Scheduling,
+    Taint,
+    Toleration,
+)
 
 ADVICE_BESIDE_DECLARED = 134_021
 """A replica that reserves a whole limit, beside pending ones that declared less, in a Statistical domain: the book

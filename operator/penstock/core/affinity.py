@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from penstock.core.model import HostPort, LabelRule, Labels, Operator, Requirement, Taint, Toleration
+from penstock.core.scheduling import HostPort, LabelRule, Labels, Operator, Requirement, Taint, Toleration
 
 EVERY_ADDRESS = frozenset(("", "0.0.0.0", "::"))  # noqa: S104  what Kubernetes writes, nothing is bound here
 REPELLING_EFFECTS = frozenset(("NoSchedule", "NoExecute"))

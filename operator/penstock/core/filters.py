@@ -17,8 +17,9 @@ from penstock.core.columns import Bools, Codes, Rows
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
 from penstock.core.ledger import Ledger
-from penstock.core.model import HostPort, NodeTerm, Replica, Requirement, Taint
+from penstock.core.model import Replica
 from penstock.core.residency import alternatives
+from penstock.core.scheduling import HostPort, NodeTerm, Requirement, Taint
 from penstock.core.verdicts import Filter
 
 

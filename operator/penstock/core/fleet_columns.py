@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from penstock.core.columns import Codes, Column, Floats, Rows
-from penstock.core.model import HostPort, Taint
 from penstock.core.row import Context, Row
+from penstock.core.scheduling import HostPort, Taint
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,19 +10,10 @@ import pycountry
 from penstock.api import quantity
 from penstock.api.inferencepool import InferencePoolSpec
 from penstock.api.powerdomain import NodeSelector, PowerDomainSpec
-from penstock.core.model import (
-    Domain,
-    Guarantee,
-    LabelRule,
-    Mode,
-    Operator,
-    PlacementRules,
-    Requirement,
-    Residency,
-    SoftSpread,
-)
+from penstock.core.model import Domain, Guarantee, Mode, PlacementRules, Residency, SoftSpread
 from penstock.core.pool import Problem
 from penstock.core.residency import alternatives, country_of
+from penstock.core.scheduling import LabelRule, Operator, Requirement
 from penstock.errors import InvalidInput
 
 _MEANT = {"UK": "GB", "EL": "GR"}

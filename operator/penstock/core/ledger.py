@@ -10,8 +10,9 @@ import numpy as np
 
 from penstock.core.columns import Floats, Rows
 from penstock.core.fleet import Fleet
-from penstock.core.model import Guarantee, HostPort, PoolKey, Replica, RightOfReturn
+from penstock.core.model import Guarantee, PoolKey, Replica, RightOfReturn
 from penstock.core.power import ROUNDING_WATTS, Hold, NodePower, charge_watts, replica_hold
+from penstock.core.scheduling import HostPort
 
 
 class Ledger:

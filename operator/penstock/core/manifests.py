@@ -23,7 +23,8 @@ from penstock.api.names import (
     POOL_LABEL,
     SERVING_LABEL,
 )
-from penstock.core.model import NodeTerm, Operator, Pod, PoolKey, Requirement
+from penstock.core.model import Pod, PoolKey
+from penstock.core.scheduling import NodeTerm, Operator, Requirement
 
 Manifest = dict[str, Any]
 PatchOperations = list[dict[str, Any]]

@@ -12,13 +12,12 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, SUBDIVISION_LABEL
+from penstock.core.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
 
 Amounts = Mapping[str, int]
 """Resource name → whole amount: `cpu` in millicores, `memory` and `ephemeral-storage` in bytes, others as counted."""
 
-Labels = Mapping[str, str]
 NOTHING: Mapping[str, int] = MappingProxyType({})
-NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 def _nothing() -> Amounts:
@@ -27,102 +26,6 @@ def _nothing() -> Amounts:
 
 def _no_labels() -> Labels:
     return NO_LABELS
-
-
-# ---------------------------------------------------------------- scheduling rules of a pod, as Kubernetes has them
-
-
-class Operator(StrEnum):
-    """Node selector and label selector operators."""
-
-    IN = "In"
-    NOT_IN = "NotIn"
-    EXISTS = "Exists"
-    DOES_NOT_EXIST = "DoesNotExist"
-    GT = "Gt"
-    LT = "Lt"
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """One `matchExpressions` (or `matchFields`) entry."""
-
-    key: str
-    operator: Operator
-    values: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeTerm:
-    """One nodeSelectorTerm: all of its requirements hold. A term without any matches nothing."""
-
-    expressions: tuple[Requirement, ...] = ()
-    fields: tuple[Requirement, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LabelRule:
-    """A LabelSelector with `matchLabels` folded into `In` requirements; empty matches everything."""
-
-    requirements: tuple[Requirement, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Toleration:
-    """A pod's toleration; an empty key with `Exists` tolerates everything, an empty effect every effect."""
-
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Taint:
-    key: str
-    value: str = ""
-    effect: str = "NoSchedule"
-
-
-@dataclass(frozen=True, slots=True)
-class HostPort:
-    port: int
-    protocol: str = "TCP"
-    ip: str = "0.0.0.0"  # noqa: S104  Kubernetes' own spelling of "every address"
-
-
-@dataclass(frozen=True, slots=True)
-class AntiAffinity:
-    """Required pod anti-affinity whose selector matches the pool itself: one per topology value."""
-
-    topology_key: str
-    selector: LabelRule
-
-
-@dataclass(frozen=True, slots=True)
-class HardSpread:
-    """A `DoNotSchedule` topology spread constraint whose selector matches the pool itself."""
-
-    topology_key: str
-    max_skew: int
-    selector: LabelRule
-    min_domains: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Scheduling:
-    """What a pod template demands of its node, as far as the planner judges it."""
-
-    node_selector: Labels = field(default_factory=_no_labels)
-    node_terms: tuple[NodeTerm, ...] = ()
-    tolerations: tuple[Toleration, ...] = ()
-    host_ports: tuple[HostPort, ...] = ()
-    anti_affinity: tuple[AntiAffinity, ...] = ()
-    hard_spread: tuple[HardSpread, ...] = ()
-    affinity_depth: int = 0
-    """How deep the pod's affinity goes: 0 no `affinity`, 1 no `nodeAffinity` in it, 2 `nodeAffinity` is there."""
-    unjudged: str = ""
-    """The first field that the planner cannot judge, as a path; then the pod is refused, naming it. Empty: none."""
 
 
 # ------------------------------------------------------------------------------------------------ nodes and telemetry

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from penstock.core.fleet import Fleet
 from penstock.core.ledger import Ledger
-from penstock.core.model import PlacementRules, PoolKey, Replica, Scheduling
+from penstock.core.model import PlacementRules, PoolKey, Replica
 from penstock.core.residency import law
+from penstock.core.scheduling import Scheduling
 from penstock.core.scores import unusable_gpus
 from penstock.core.table import Table
 from penstock.core.topology import repelling_keys

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from penstock.core.model import (
-    Amounts,
-    Labels,
-    PlacementRules,
-    Pod,
-    PoolKey,
-    Replica,
-    Scheduling,
-)
+from penstock.core.model import Amounts, PlacementRules, Pod, PoolKey, Replica
+from penstock.core.scheduling import Labels, Scheduling
 
 LEADER_WORKER_SET_LABEL = "leaderworkerset.sigs.k8s.io/name"
 

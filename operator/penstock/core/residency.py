@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from penstock.api.names import COUNTRY_LABEL, SUBDIVISION_LABEL
 from penstock.core.affinity import meets
-from penstock.core.model import Node, Operator, Requirement, Residency
+from penstock.core.model import Node, Residency
+from penstock.core.scheduling import Operator, Requirement
 
 Alternative = tuple[Requirement, ...]
 

@@ -10,18 +10,7 @@ from dataclasses import dataclass
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from penstock.core.affinity import CORDON, selects
 from penstock.core.evidence import Evidence, fresh_until_at, judge, limit_until_at
-from penstock.core.model import (
-    Amounts,
-    Domain,
-    GpuHealth,
-    HostPort,
-    Node,
-    PlacementRules,
-    Pod,
-    PoolKey,
-    Taint,
-    Telemetry,
-)
+from penstock.core.model import Amounts, Domain, GpuHealth, Node, PlacementRules, Pod, PoolKey, Telemetry
 from penstock.core.power import (
     HolderKind,
     NodePower,
@@ -33,6 +22,7 @@ from penstock.core.power import (
     node_power,
     started,
 )
+from penstock.core.scheduling import HostPort, Taint
 
 BUSY_ACTIVITY_PERCENT = 5.0
 BUSY_MEMORY_BYTES = 256 * 1024**2

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from penstock.core.affinity import CORDON, collides, repels
 from penstock.core.evidence import Evidence, judge
-from penstock.core.model import Replica, Residency, Scheduling, Taint, Toleration
+from penstock.core.model import Replica, Residency
 from penstock.core.residency import contradicts_itself, country_of
+from penstock.core.scheduling import Scheduling, Taint, Toleration
 from penstock.core.trial import MOST_TRIED, Case, fits_as, fits_on
 from penstock.core.verdicts import Filter
 

@@ -13,7 +13,8 @@ import numpy as np
 from penstock.core.affinity import selects
 from penstock.core.columns import Bools, Column, Floats
 from penstock.core.fleet import Fleet
-from penstock.core.model import HardSpread, LabelRule, Pod, Replica, SoftSpread
+from penstock.core.model import Pod, Replica, SoftSpread
+from penstock.core.scheduling import HardSpread, LabelRule
 
 
 class Peers:

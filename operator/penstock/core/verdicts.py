@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cached_property
 
-from penstock.core.model import Replica, Requirement, RightOfReturn
+from penstock.core.model import Replica, RightOfReturn
+from penstock.core.scheduling import Requirement
 
 
 class Filter(IntEnum):

@@ -9,18 +9,8 @@ import pytest
 
 from penstock.api.names import DECISION_ANNOTATION, DELETION_COST_ANNOTATION, GATE, POOL_LABEL
 from penstock.cluster.parse.pods import decode_pod, pod, template
-from penstock.core.model import (
-    AntiAffinity,
-    HardSpread,
-    HostPort,
-    LabelRule,
-    Operator,
-    Owner,
-    Phase,
-    Pod,
-    Requirement,
-    Toleration,
-)
+from penstock.core.model import Owner, Phase, Pod
+from penstock.core.scheduling import AntiAffinity, HardSpread, HostPort, LabelRule, Operator, Requirement, Toleration
 from penstock.errors import InvalidInput
 
 Spec = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.core.affinity import collides, meets, repels, selects
-from penstock.core.model import HostPort, LabelRule, Operator, Requirement, Taint, Toleration
+from penstock.core.scheduling import HostPort, LabelRule, Operator, Requirement, Taint, Toleration
 
 REQUIREMENTS: dict[str, tuple[Operator, tuple[str, ...], str | None, bool]] = {
     "In takes a listed value": (Operator.IN, ("a", "b"), "b", True),

@@ -15,18 +15,8 @@ import pytest
 import builders as a
 from penstock.core import book
 from penstock.core.fleet import Fleet
-from penstock.core.model import (
-    Domain,
-    Gpu,
-    GpuHealth,
-    Guarantee,
-    Mode,
-    Phase,
-    PlacementRules,
-    Pod,
-    PoolKey,
-    Taint,
-)
+from penstock.core.model import Domain, Gpu, GpuHealth, Guarantee, Mode, Phase, PlacementRules, Pod, PoolKey
+from penstock.core.scheduling import Taint
 
 IDLE, HARD = 80.0, 721.0
 STATISTICAL = a.domain(guarantee=Guarantee.STATISTICAL)

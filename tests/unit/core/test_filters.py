@@ -9,23 +9,16 @@ import pytest
 
 import builders as a
 from penstock.core import placement
-from penstock.core.model import (
+from penstock.core.model import Domain, GpuHealth, Node, PlacementRules, Pod, Replica, Residency, Telemetry
+from penstock.core.scheduling import (
     AntiAffinity,
-    Domain,
-    GpuHealth,
     HardSpread,
     HostPort,
-    Node,
     NodeTerm,
     Operator,
-    PlacementRules,
-    Pod,
-    Replica,
     Requirement,
-    Residency,
     Scheduling,
     Taint,
-    Telemetry,
     Toleration,
 )
 from penstock.core.verdicts import Filter, Reason

@@ -9,17 +9,8 @@ import pytest
 from penstock.api.inferencepool import InferencePoolSpec
 from penstock.api.powerdomain import PowerDomainSpec
 from penstock.core import intent
-from penstock.core.model import (
-    Domain,
-    Guarantee,
-    LabelRule,
-    Mode,
-    Operator,
-    PlacementRules,
-    Requirement,
-    Residency,
-    SoftSpread,
-)
+from penstock.core.model import Domain, Guarantee, Mode, PlacementRules, Residency, SoftSpread
+from penstock.core.scheduling import LabelRule, Operator, Requirement
 from penstock.errors import InvalidInput
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from penstock.api.names import COUNTRY_LABEL, GATE, LEFT_ANNOTATION, RELEASE_ANNOTATION
-from penstock.core.model import Operator, Pod, PoolKey, Requirement
+from penstock.core.model import Pod, PoolKey
 from penstock.core.offramp import NO_LAW, Errand, Holder, OffRamp, Scene, Step, plan
+from penstock.core.scheduling import Operator, Requirement
 
 POOL = PoolKey("search", "llama")
 LAW = ((Requirement(COUNTRY_LABEL, Operator.IN, ("DE", "FR")),),)

@@ -19,11 +19,11 @@ from penstock.core.model import (
     PoolKey,
     Replica,
     RightOfReturn,
-    Scheduling,
     SoftSpread,
     Telemetry,
 )
 from penstock.core.placement import Plan
+from penstock.core.scheduling import Scheduling
 from penstock.core.verdicts import Reason
 
 OTHER = PoolKey("chat", "small")

@@ -9,22 +9,9 @@ import pytest
 
 import builders as a
 from penstock.core import placement
-from penstock.core.model import (
-    AntiAffinity,
-    Domain,
-    HostPort,
-    Node,
-    PlacementRules,
-    Pod,
-    PoolKey,
-    Replica,
-    Residency,
-    Scheduling,
-    Taint,
-    Telemetry,
-    Toleration,
-)
+from penstock.core.model import Domain, Node, PlacementRules, Pod, PoolKey, Replica, Residency, Telemetry
 from penstock.core.placement import Plan
+from penstock.core.scheduling import AntiAffinity, HostPort, Scheduling, Taint, Toleration
 
 ADDED = 641.0
 OTHER = PoolKey("chat", "small")

@@ -7,7 +7,8 @@ import pytest
 import builders as a
 from penstock.api.names import COUNTRY_LABEL, SUBDIVISION_LABEL
 from penstock.core import residency
-from penstock.core.model import Node, Operator, Requirement, Residency
+from penstock.core.model import Node, Residency
+from penstock.core.scheduling import Operator, Requirement
 
 
 def law(

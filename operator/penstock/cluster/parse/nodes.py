@@ -10,7 +10,8 @@ from penstock.cluster import wire
 from penstock.cluster.parse.pods import unix_time
 from penstock.cluster.parse.quantity import amounts
 from penstock.cluster.parse.scheduling import frozen_labels
-from penstock.core.model import Node, Taint
+from penstock.core.model import Node
+from penstock.core.scheduling import Taint
 
 _CORDON_TAINTS = frozenset({"node.kubernetes.io/unschedulable"})
 _DARK_TAINTS = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})

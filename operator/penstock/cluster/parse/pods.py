@@ -22,8 +22,9 @@ from penstock.cluster.parse.scheduling import (
     pin,
     scheduling,
 )
-from penstock.core.model import Amounts, Owner, Phase, Pod, Scheduling
+from penstock.core.model import Amounts, Owner, Phase, Pod
 from penstock.core.pool import Template
+from penstock.core.scheduling import Scheduling
 from penstock.errors import InvalidInput
 
 TEMPLATE_HASH_LABEL = "pod-template-hash"

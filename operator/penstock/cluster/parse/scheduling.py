@@ -1,7 +1,7 @@
 """A pod's scheduling rules: what the planner judges, and the first thing that it cannot.
 
 The planner must be at least as strict as kube-scheduler, or a pin dies; so every hard rule either becomes a value
-of `core.model` or is named in `Scheduling.unjudged`.
+of `core.scheduling` or is named in `Scheduling.unjudged`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec.structs import fields
 
 from penstock.api.names import NODE_NAME_FIELD
 from penstock.cluster import wire
-from penstock.core.model import (
+from penstock.core.scheduling import (
     NO_LABELS,
     AntiAffinity,
     HardSpread,
