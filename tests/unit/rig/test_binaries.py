@@ -12,7 +12,7 @@ from rig import binaries, download
 from rig.binaries import Binary, BinaryUnavailable, build, locate, obtain, probe_version, table
 from rig.download import Download
 
-NAMES = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok", "helm"]
+NAMES = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok", "helm", "prometheus"]
 FITTING = "1.36.2"
 
 
@@ -33,7 +33,7 @@ def script(folder: Path, version: str, name: str = "kubectl") -> Path:
 def test_the_table_names_every_binary_with_its_pins() -> None:
     rows = table()
     assert list(rows) == NAMES
-    assert {row.version for row in rows.values()} == {"1.36.4", "3.6.14", "0.8.0", "3.21.4"}
+    assert {row.version for row in rows.values()} == {"1.36.4", "3.6.14", "0.8.0", "3.21.4", "3.15.0"}
     for row in rows.values():
         assert row.accepts(tuple(int(part) for part in row.version.split("."))), row.name
         assert "{" not in f"{row.download}{row.ldflags}", f"{row.name}: a word of the table was not filled in"
@@ -54,6 +54,8 @@ def test_the_table_names_every_binary_with_its_pins() -> None:
         ("helm", (3, 22, 0), True),
         ("helm", (3, 20, 9), False),
         ("helm", (4, 0, 0), False),
+        ("prometheus", (3, 5, 1), True),
+        ("prometheus", (2, 53, 4), False),
     ),
 )
 def test_only_a_fitting_version_is_accepted(name: str, version: tuple[int, ...], fits: bool) -> None:
@@ -67,6 +69,7 @@ def test_only_a_fitting_version_is_accepted(name: str, version: tuple[int, ...],
         ("etcd Version: 3.6.14\nGit SHA: v3.6.14\n", (3, 6, 14)),
         ("kwok version v0.8.0 go1.26.8 (linux/amd64)", (0, 8, 0)),
         ("v3.21.4+g1a2b3c4", (3, 21, 4)),
+        ("prometheus, version 3.15.0 (branch: , revision: unknown)", (3, 15, 0)),
         ("no version here", None),
     ),
 )
