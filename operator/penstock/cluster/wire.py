@@ -245,9 +245,13 @@ class NodeSpec(Struct, gc=False):
     unschedulable: bool = False
 
 
+class NodeCondition(Condition, gc=False):
+    message: str = ""
+
+
 class NodeStatus(Struct, gc=False):
     allocatable: Quantities | None = None
-    conditions: list[Condition] | None = None
+    conditions: list[NodeCondition] | None = None
 
 
 class Node(Struct, gc=False):
@@ -264,6 +268,7 @@ class Gpu(Struct, gc=False):
     memoryUsedBytes: int = 0
     powerWatts: float | None = None
     powerP95Watts: float | None = None
+    accountedWatts: float | None = None
     enforcedLimitWatts: float | None = None
     enforcedLimitAgeSeconds: float | None = None
     maximumLimitWatts: float | None = None
@@ -274,10 +279,20 @@ class Gpu(Struct, gc=False):
     health: str = ""
 
 
+class Platform(Struct, gc=False):
+    chassisSerial: str = ""
+    slot: int | None = None
+    tray: int | None = None
+    hostID: int | None = None
+    fabricCluster: str = ""
+    fabricClique: int | None = None
+
+
 class GpuNodeStatus(Struct, gc=False):
     heartbeatSeconds: float = 0.0
     sequence: int = 0
     sampledAt: datetime | None = None
+    platform: Platform | None = None
     gpus: list[Gpu] | None = None
 
 

@@ -32,6 +32,15 @@ def _no_labels() -> Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A condition on a Node, without its times."""
+
+    holds: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A Kubernetes node. `country` and `subdivision` come from the guarded labels; empty means unknown."""
 
@@ -43,6 +52,8 @@ class Node:
     ready: bool = True
     not_ready_since_time: float | None = None
     allocatable: Amounts = field(default_factory=_nothing)
+    power_degraded: Mark | None = None
+    """Our own node condition, as it is written there now."""
 
     @property
     def country(self) -> str:
@@ -60,6 +71,8 @@ class GpuHealth(StrEnum):
     LOST = "Lost"
     UNRESPONSIVE = "Unresponsive"
     NEEDS_RESET = "NeedsReset"
+    FAILED = "Failed"
+    """To be exchanged: no spare memory row is left, or an error that no reset mends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ class Gpu:
     memory_used_bytes: int = 0
     power_watts: float | None = None
     planned_watts: float | None = None
+    accounted_watts: float | None = None
+    """Energy over time, for billing."""
     limit_watts: float | None = None
     limit_age_seconds: float = 0.0
     maximum_watts: float | None = None
@@ -91,6 +106,10 @@ class Gpu:
     thermal_margin_celsius: float | None = None
     thermally_throttled: bool = False
     """The hardware slows itself down because of heat or the power brake."""
+    power_braked: bool = False
+    """The power brake is on: the node's own supply asks for less at once."""
+    thermal_trend_celsius: float = 0.0
+    """How the margin moved lately, per minute: below zero while the GPU heats up."""
     mig: bool = False
     message: str = ""
 
@@ -107,6 +126,18 @@ class PodGpus:
     watts: float | None = None
     activity_percent: float | None = None
     attribution: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Where a node is in its rack, as NVML tells it. Empty and None where it does not."""
+
+    chassis_serial: str = ""
+    slot: int | None = None
+    tray: int | None = None
+    host_id: int | None = None
+    fabric_cluster: str = ""
+    fabric_clique: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +159,7 @@ class Telemetry:
     pods: tuple[PodGpus, ...] | None = None
     """None: the kubelet did not say, so which GPU a pod holds is not known."""
     unallocated_in_use: tuple[str, ...] = ()
+    platform: Platform = Platform()
 
 
 # -------------------------------------------------------------------------------------------------------------- pods
@@ -264,6 +296,8 @@ class PlacementRules:
     gpu_memory_bytes: int = 0
     declared_watts: float | None = None
     """`power.wattsPerReplica`; used where the domain's guarantee is Statistical."""
+    learned_watts: tuple[tuple[str, float], ...] = ()
+    """Pod-template hash → learned watts per GPU; used where the domain's guarantee is Statistical."""
     min_cap_watts: float | None = None
     """How far down a GPU of the pool may be capped; None: not at all."""
     may_be_shed: bool = True

@@ -212,6 +212,7 @@ def _gpu(seen: wire.Gpu) -> Gpu:
         memory_used_bytes=seen.memoryUsedBytes,
         power_watts=seen.powerWatts,
         planned_watts=seen.powerP95Watts,
+        accounted_watts=seen.accountedWatts,
         limit_watts=seen.enforcedLimitWatts,
         # A limit without an age was never read back, as far as anyone can tell.
         limit_age_seconds=float("inf") if seen.enforcedLimitAgeSeconds is None else seen.enforcedLimitAgeSeconds,
