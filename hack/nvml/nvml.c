@@ -13,9 +13,11 @@
 #define HANG_POLL_MILLISECONDS 5
 
 static int users;
-static Handle handles[MAX_DEVICES];
+static Handle handles[MAX_DEVICES][1 + MAX_MIG_INSTANCES];
 
 void pause_milliseconds(long milliseconds) {
+    if (!milliseconds)
+        return;
     struct timespec wait = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
     nanosleep(&wait, NULL);
 }
@@ -25,10 +27,19 @@ int initialized(void) { return __atomic_load_n(&users, __ATOMIC_ACQUIRE) > 0; }
 static int look_until_it_answers(const Handle *handle, enum target target, Look *look) {
     for (;;) {
         state_read_device(handle->index, &look->device, &look->now_ns);
-        if (look->device.injections[target].mode != MODE_HANG)
-            return look->device.lost ? GPU_IS_LOST : look->device.injections[target].result;
+        const Injection *injection = &look->device.injections[target];
+        if (injection->mode != MODE_HANG) {
+            pause_milliseconds(injection->delay_ms);
+            return look->device.lost ? GPU_IS_LOST : injection->result;
+        }
         pause_milliseconds(HANG_POLL_MILLISECONDS);
     }
+}
+
+static int of_this_driver_load(const Handle *handle) {
+    StateHeader header;
+    state_read_header(&header);
+    return handle->generation == header.generation;
 }
 
 int look_at(const Handle *handle, enum target target, Look *look) {
@@ -36,11 +47,19 @@ int look_at(const Handle *handle, enum target target, Look *look) {
         return UNINITIALIZED;
     if (!handle)
         return INVALID_ARGUMENT;
-    StateHeader header;
-    state_read_header(&header);
-    if (handle->generation != header.generation)
+    if (!of_this_driver_load(handle))
         return UNINITIALIZED;
-    return look_until_it_answers(handle, target, look);
+    int result = look_until_it_answers(handle, target, look);
+    return !result && handle->mig > look->device.mig_count ? NOT_FOUND : result;
+}
+
+int look_at_whole(const Handle *handle, enum target target, Look *look) {
+    int result = look_at(handle, target, look);
+    return !result && handle->mig ? NOT_SUPPORTED : result;
+}
+
+const MigInstance *mig_instance(const Handle *handle, const Look *look) {
+    return handle->mig && handle->mig <= look->device.mig_count ? &look->device.mig_instances[handle->mig - 1] : NULL;
 }
 
 uint64_t figure(const Look *look, enum target target, uint64_t value) {
@@ -48,7 +67,7 @@ uint64_t figure(const Look *look, enum target target, uint64_t value) {
     return injection->mode == MODE_FROZEN ? injection->frozen : value;
 }
 
-static int copy_text(char *into, unsigned int size, const char *text) {
+int copy_text(char *into, unsigned int size, const char *text) {
     if (strlen(text) + 1 > size)
         return INSUFFICIENT_SIZE;
     strcpy(into, text);
@@ -87,6 +106,8 @@ EXPORT const char *nvmlErrorString(int result) {
         return "Uninitialized";
     case NOT_SUPPORTED:
         return "Not Supported";
+    case NO_PERMISSION:
+        return "Insufficient Permissions";
     case GPU_IS_LOST:
         return "GPU is lost";
     case NO_DATA:
@@ -132,10 +153,32 @@ EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned int index, Handle **handle) {
     state_read_header(&header);
     if (index >= header.device_count)
         return INVALID_ARGUMENT;
-    handles[index] = (Handle){index, header.generation};
-    *handle = &handles[index];
+    handles[index][0] = (Handle){index, header.generation, 0};
+    *handle = &handles[index][0];
     Look look;
     return look_at(*handle, TARGET_HANDLE, &look);
+}
+
+EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(const Handle *parent, unsigned int index, Handle **handle) {
+    Look look;
+    int result = look_at_whole(parent, TARGET_MIG, &look);
+    if (result)
+        return result;
+    if (!look.device.mig_enabled)
+        return NOT_SUPPORTED;
+    if (index >= look.device.mig_count)
+        return NOT_FOUND;
+    handles[parent->index][index + 1] = (Handle){parent->index, parent->generation, index + 1};
+    *handle = &handles[parent->index][index + 1];
+    return OK;
+}
+
+EXPORT int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(const Handle *handle, Handle **parent) {
+    Look look;
+    int result = look_at(handle, TARGET_MIG, &look);
+    if (!result)
+        *parent = &handles[handle->index][0];
+    return result;
 }
 
 static int find_device(const char *text, size_t offset, Handle **handle) {
@@ -163,13 +206,15 @@ EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, Handle **handle)
 EXPORT int nvmlDeviceGetName(const Handle *handle, char *name, unsigned int length) {
     Look look;
     int result = look_at(handle, TARGET_IDENTITY, &look);
-    return result ? result : copy_text(name, length, look.device.name);
+    const MigInstance *instance = result ? NULL : mig_instance(handle, &look);
+    return result ? result : copy_text(name, length, instance ? instance->name : look.device.name);
 }
 
 EXPORT int nvmlDeviceGetUUID(const Handle *handle, char *uuid, unsigned int length) {
     Look look;
     int result = look_at(handle, TARGET_IDENTITY, &look);
-    return result ? result : copy_text(uuid, length, look.device.uuid);
+    const MigInstance *instance = result ? NULL : mig_instance(handle, &look);
+    return result ? result : copy_text(uuid, length, instance ? instance->uuid : look.device.uuid);
 }
 
 EXPORT int nvmlDeviceGetIndex(const Handle *handle, unsigned int *index) {
@@ -184,9 +229,24 @@ EXPORT int nvmlDeviceGetIndex(const Handle *handle, unsigned int *index) {
 
 static int read_u32(const Handle *handle, enum target target, uint32_t (*of)(const DeviceState *), unsigned int *into) {
     Look look;
-    int result = look_at(handle, target, &look);
+    int result = look_at_whole(handle, target, &look);
     if (!result)
         *into = (unsigned int)figure(&look, target, of(&look.device));
+    return result;
+}
+
+/* The calls without a scope speak for the GPU alone, which some chips do not measure. */
+static int look_at_power(const Handle *handle, enum target target, Look *look) {
+    int result = look_at_whole(handle, target, look);
+    return !result && look->device.module_only ? NOT_SUPPORTED : result;
+}
+
+static int read_power(const Handle *handle, enum target target, uint32_t (*of)(const DeviceState *),
+                      unsigned int *milliwatts) {
+    Look look;
+    int result = look_at_power(handle, target, &look);
+    if (!result)
+        *milliwatts = (unsigned int)figure(&look, target, of(&look.device));
     return result;
 }
 
@@ -195,25 +255,25 @@ static uint32_t default_limit_mw(const DeviceState *device) { return device->def
 static uint32_t temperature(const DeviceState *device) { return (uint32_t)device->temperature_celsius; }
 
 EXPORT int nvmlDeviceGetPowerUsage(const Handle *handle, unsigned int *milliwatts) {
-    return read_u32(handle, TARGET_POWER, draw_mw, milliwatts);
+    return read_power(handle, TARGET_POWER, draw_mw, milliwatts);
 }
 
 EXPORT int nvmlDeviceGetEnforcedPowerLimit(const Handle *handle, unsigned int *milliwatts) {
-    return read_u32(handle, TARGET_ENFORCED_LIMIT, enforced_limit_mw, milliwatts);
+    return read_power(handle, TARGET_ENFORCED_LIMIT, enforced_limit_mw, milliwatts);
 }
 
 EXPORT int nvmlDeviceGetPowerManagementLimit(const Handle *handle, unsigned int *milliwatts) {
-    return read_u32(handle, TARGET_LIMIT_CONSTRAINTS, requested_limit_mw, milliwatts);
+    return read_power(handle, TARGET_LIMIT_CONSTRAINTS, requested_limit_mw, milliwatts);
 }
 
 EXPORT int nvmlDeviceGetPowerManagementDefaultLimit(const Handle *handle, unsigned int *milliwatts) {
-    return read_u32(handle, TARGET_LIMIT_CONSTRAINTS, default_limit_mw, milliwatts);
+    return read_power(handle, TARGET_LIMIT_CONSTRAINTS, default_limit_mw, milliwatts);
 }
 
 EXPORT int nvmlDeviceGetPowerManagementLimitConstraints(const Handle *handle, unsigned int *minimum,
                                                         unsigned int *maximum) {
     Look look;
-    int result = look_at(handle, TARGET_LIMIT_CONSTRAINTS, &look);
+    int result = look_at_power(handle, TARGET_LIMIT_CONSTRAINTS, &look);
     if (!result) {
         *minimum = look.device.minimum_limit_mw;
         *maximum = look.device.maximum_limit_mw;
@@ -223,9 +283,9 @@ EXPORT int nvmlDeviceGetPowerManagementLimitConstraints(const Handle *handle, un
 
 EXPORT int nvmlDeviceGetTotalEnergyConsumption(const Handle *handle, unsigned long long *millijoules) {
     Look look;
-    int result = look_at(handle, TARGET_ENERGY, &look);
+    int result = look_at_whole(handle, TARGET_ENERGY, &look);
     if (!result)
-        *millijoules = figure(&look, TARGET_ENERGY, energy_uj_at(&look.device, look.now_ns) / 1000u);
+        *millijoules = figure(&look, TARGET_ENERGY, look.device.energy_uj / 1000u);
     return result;
 }
 
@@ -233,15 +293,18 @@ static void request_limit(DeviceState *device, const void *milliwatts) {
     device->requested_limit_mw = *(const uint32_t *)milliwatts;
 }
 
+static int set_limit(const Handle *handle, const Look *look, unsigned int milliwatts) {
+    if (milliwatts < look->device.minimum_limit_mw || milliwatts > look->device.maximum_limit_mw)
+        return INVALID_ARGUMENT;
+    if (look->device.injections[TARGET_SET_LIMIT].mode != MODE_NOT_APPLIED)
+        state_change_device(handle->index, request_limit, &milliwatts);
+    return OK;
+}
+
 EXPORT int nvmlDeviceSetPowerManagementLimit(const Handle *handle, unsigned int milliwatts) {
     Look look;
-    int result = look_at(handle, TARGET_SET_LIMIT, &look);
-    if (result || look.device.injections[TARGET_SET_LIMIT].mode == MODE_NOT_APPLIED)
-        return result;
-    if (milliwatts < look.device.minimum_limit_mw || milliwatts > look.device.maximum_limit_mw)
-        return INVALID_ARGUMENT;
-    state_change_device(handle->index, request_limit, &milliwatts);
-    return OK;
+    int result = look_at_power(handle, TARGET_SET_LIMIT, &look);
+    return result ? result : set_limit(handle, &look, milliwatts);
 }
 
 typedef struct {
@@ -251,7 +314,35 @@ typedef struct {
 EXPORT int nvmlDeviceSetPowerManagementLimit_v2(const Handle *handle, const PowerValue *value) {
     if (value->version != 0x0200000Cu)
         return VERSION_MISMATCH;
-    return value->scope ? NOT_SUPPORTED : nvmlDeviceSetPowerManagementLimit(handle, value->milliwatts);
+    if (!value->scope)
+        return nvmlDeviceSetPowerManagementLimit(handle, value->milliwatts);
+    Look look;
+    int result = look_at_whole(handle, TARGET_SET_LIMIT, &look);
+    if (result || value->scope != 1u || !look.device.module_only)
+        return result ? result : NOT_SUPPORTED;
+    return value->milliwatts < look.device.module_extra_mw
+               ? INVALID_ARGUMENT
+               : set_limit(handle, &look, value->milliwatts - look.device.module_extra_mw);
+}
+
+static uint32_t persistence_mode(const DeviceState *device) { return device->persistence_mode; }
+
+EXPORT int nvmlDeviceGetPersistenceMode(const Handle *handle, unsigned int *mode) {
+    return read_u32(handle, TARGET_PERSISTENCE, persistence_mode, mode);
+}
+
+static void change_persistence(DeviceState *device, const void *mode) {
+    device->persistence_mode = *(const uint32_t *)mode;
+}
+
+EXPORT int nvmlDeviceSetPersistenceMode(const Handle *handle, unsigned int mode) {
+    Look look;
+    int result = look_at_whole(handle, TARGET_SET_PERSISTENCE, &look);
+    if (result || mode > 1u)
+        return result ? result : INVALID_ARGUMENT;
+    if (look.device.injections[TARGET_SET_PERSISTENCE].mode != MODE_NOT_APPLIED)
+        state_change_device(handle->index, change_persistence, &mode);
+    return OK;
 }
 
 /* -------------------------------------------------------------------------------------------------------- state */
@@ -262,10 +353,12 @@ typedef struct {
 
 EXPORT int nvmlDeviceGetUtilizationRates(const Handle *handle, Utilization *utilization) {
     Look look;
-    int result = look_at(handle, TARGET_UTILIZATION, &look);
+    int result = look_at_whole(handle, TARGET_UTILIZATION, &look);
+    if (!result && look.device.mig_enabled)
+        result = NOT_SUPPORTED;
     if (!result) {
         utilization->gpu = (unsigned int)figure(&look, TARGET_UTILIZATION, look.device.utilization_percent);
-        utilization->memory = look.device.activity_permille / 20;
+        utilization->memory = look.device.dram_permille / 10;
     }
     return result;
 }
@@ -279,8 +372,10 @@ EXPORT int nvmlDeviceGetMemoryInfo(const Handle *handle, Memory *memory) {
     int result = look_at(handle, TARGET_MEMORY, &look);
     if (result)
         return result;
-    memory->total = look.device.memory_total_bytes;
-    memory->used = figure(&look, TARGET_MEMORY, look.device.memory_used_bytes) + look.device.memory_reserved_bytes;
+    const MigInstance *instance = mig_instance(handle, &look);
+    memory->total = instance ? instance->memory_total_bytes : look.device.memory_total_bytes;
+    memory->used = figure(&look, TARGET_MEMORY, instance ? instance->memory_used_bytes
+                                                         : look.device.memory_used_bytes + look.device.memory_reserved_bytes);
     memory->free = memory->total - memory->used;
     return OK;
 }
@@ -297,9 +392,11 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(const Handle *handle, MemoryV2 *memory) {
     int result = look_at(handle, TARGET_MEMORY, &look);
     if (result)
         return result;
-    memory->total = look.device.memory_total_bytes;
-    memory->reserved = look.device.memory_reserved_bytes;
-    memory->used = figure(&look, TARGET_MEMORY, look.device.memory_used_bytes);
+    const MigInstance *instance = mig_instance(handle, &look);
+    memory->total = instance ? instance->memory_total_bytes : look.device.memory_total_bytes;
+    memory->reserved = instance ? 0 : look.device.memory_reserved_bytes;
+    memory->used =
+        figure(&look, TARGET_MEMORY, instance ? instance->memory_used_bytes : look.device.memory_used_bytes);
     memory->free = memory->total - memory->reserved - memory->used;
     return OK;
 }
@@ -319,15 +416,26 @@ EXPORT int nvmlDeviceGetTemperatureV(const Handle *handle, Temperature *reading)
     return nvmlDeviceGetTemperature(handle, reading->sensor, (unsigned int *)&reading->celsius);
 }
 
-static uint64_t event_reasons(const DeviceState *device) {
-    uint64_t idle = device->activity_permille ? 0 : 0x1;
-    uint64_t power_capped = device->demand_mw > enforced_limit_mw(device) ? 0x4 : 0;
-    return idle | power_capped | device->event_reasons;
+typedef struct {
+    unsigned int version;
+    int celsius;
+} MarginTemperature;
+
+EXPORT int nvmlDeviceGetMarginTemperature(const Handle *handle, MarginTemperature *margin) {
+    if (margin->version != 0x01000008u)
+        return VERSION_MISMATCH;
+    Look look;
+    int result = look_at_whole(handle, TARGET_MARGIN, &look);
+    if (result || !look.device.slowdown_celsius)
+        return result ? result : NOT_SUPPORTED;
+    uint64_t celsius = (uint64_t)(int64_t)(look.device.slowdown_celsius - look.device.temperature_celsius);
+    margin->celsius = (int)(int64_t)figure(&look, TARGET_MARGIN, celsius);
+    return OK;
 }
 
 EXPORT int nvmlDeviceGetCurrentClocksEventReasons(const Handle *handle, unsigned long long *reasons) {
     Look look;
-    int result = look_at(handle, TARGET_EVENT_REASONS, &look);
+    int result = look_at_whole(handle, TARGET_EVENT_REASONS, &look);
     if (!result)
         *reasons = figure(&look, TARGET_EVENT_REASONS, event_reasons(&look.device));
     return result;

@@ -113,12 +113,7 @@ void state_read_header(StateHeader *header) { copy(header, &state->header, sizeo
 void state_read_device(uint32_t index, DeviceState *device, uint64_t *now_ns) {
     copy(device, &state->devices[index], sizeof *device);
     *now_ns = now_ns_by(state->header.manual_clock_ns);
-}
-
-static void advance(DeviceState *device, uint64_t now_ns) {
-    device->energy_uj = energy_uj_at(device, now_ns);
-    device->activity_permille_us = activity_integral_at(device, now_ns);
-    device->changed_ns = now_ns;
+    state_advance(device, *now_ns);
 }
 
 void state_change_device(uint32_t index, void (*change)(DeviceState *device, const void *argument),
@@ -127,7 +122,7 @@ void state_change_device(uint32_t index, void (*change)(DeviceState *device, con
     uint32_t writing = state->header.sequence | 1u; /* already odd when a writer died in the middle */
     __atomic_store_n(&state->header.sequence, writing, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
-    advance(&state->devices[index], now_ns_by(state->header.manual_clock_ns));
+    state_advance(&state->devices[index], now_ns_by(state->header.manual_clock_ns));
     change(&state->devices[index], argument);
     __atomic_store_n(&state->header.sequence, writing + 1u, __ATOMIC_RELEASE);
     unlock_file();
@@ -143,14 +138,34 @@ uint32_t draw_mw(const DeviceState *device) {
     return device->demand_mw < limit ? device->demand_mw : limit;
 }
 
-static uint64_t elapsed_us(const DeviceState *device, uint64_t now_ns) {
-    return now_ns > device->changed_ns ? (now_ns - device->changed_ns) / 1000u : 0;
+uint32_t module_draw_mw(const DeviceState *device) { return draw_mw(device) + device->module_extra_mw; }
+
+uint64_t event_reasons(const DeviceState *device) {
+    int hot = device->slowdown_celsius && device->temperature_celsius >= device->slowdown_celsius;
+    uint64_t idle = device->activity_permille ? 0 : 0x1;
+    uint64_t power_capped = device->demand_mw > enforced_limit_mw(device) ? 0x4 : 0;
+    return idle | power_capped | (hot ? 0x20 : 0) | device->event_reasons;
 }
 
-uint64_t energy_uj_at(const DeviceState *device, uint64_t now_ns) {
-    return device->energy_uj + draw_mw(device) * elapsed_us(device, now_ns) / 1000u;
+static void advance_throttling(DeviceState *device, uint64_t elapsed_ns) {
+    static const uint64_t BITS[THROTTLE_COUNT] = {0x4, 0x10, 0x20, 0x40, 0x80};
+    uint64_t reasons = event_reasons(device);
+    for (int counter = 0; counter < THROTTLE_COUNT; counter++)
+        if (reasons & BITS[counter])
+            device->throttled_ns[counter] += elapsed_ns;
 }
 
-uint64_t activity_integral_at(const DeviceState *device, uint64_t now_ns) {
-    return device->activity_permille_us + device->activity_permille * elapsed_us(device, now_ns);
+void state_advance(DeviceState *device, uint64_t now_ns) {
+    uint64_t elapsed_ns = now_ns > device->changed_ns ? now_ns - device->changed_ns : 0;
+    uint64_t elapsed_us = elapsed_ns / 1000u;
+    uint32_t drawn_mw = device->module_only ? module_draw_mw(device) : draw_mw(device);
+    device->energy_uj += drawn_mw * elapsed_us / 1000u;
+    device->activity_permille_us += device->activity_permille * elapsed_us;
+    device->tensor_permille_us += device->tensor_permille * elapsed_us;
+    device->dram_permille_us += device->dram_permille * elapsed_us;
+    for (uint32_t instance = 0; instance < device->mig_count; instance++)
+        device->mig_instances[instance].activity_permille_us +=
+            device->mig_instances[instance].activity_permille * elapsed_us;
+    advance_throttling(device, elapsed_ns);
+    device->changed_ns = now_ns;
 }

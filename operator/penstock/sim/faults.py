@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.sim.nvml_state import Injection, Mode, NvmlState, Target
+from penstock.sim.nvml_state import MAX_EVENTS, Event, Injection, Mode, NvmlState, Target
 
 CRITICAL_XID = 0x8
 DRIVER_NOT_LOADED = 9
@@ -20,6 +20,12 @@ def hang(state: NvmlState, index: int, target: Target) -> None:
         device.injections[target].mode = Mode.HANG
 
 
+def delay(state: NvmlState, index: int, target: Target, seconds: float) -> None:
+    """The call takes `seconds` longer (0: no longer)."""
+    with state.change(index) as device:
+        device.injections[target].delay_ms = round(1000 * seconds)
+
+
 def freeze(state: NvmlState, index: int, target: Target) -> None:
     """The figure stands still at what it is now. Raises `KeyError` for a target that is no figure."""
     with state.change(index) as device:
@@ -28,10 +34,10 @@ def freeze(state: NvmlState, index: int, target: Target) -> None:
         injection.mode = Mode.FROZEN
 
 
-def accept_without_applying(state: NvmlState, index: int) -> None:
-    """Setting a power limit succeeds and changes nothing."""
+def accept_without_applying(state: NvmlState, index: int, target: Target = Target.SET_LIMIT) -> None:
+    """Setting a power limit (or the persistence mode) succeeds and changes nothing."""
     with state.change(index) as device:
-        device.injections[Target.SET_LIMIT].mode = Mode.NOT_APPLIED
+        device.injections[target].mode = Mode.NOT_APPLIED
 
 
 def clear(state: NvmlState, index: int, target: Target) -> None:
@@ -65,16 +71,19 @@ def reset_energy(state: NvmlState, index: int) -> None:
 def raise_event(state: NvmlState, index: int, data: int, kind: int = CRITICAL_XID) -> None:
     """An NVML event; for `CRITICAL_XID`, `data` is its number."""
     with state.change(index) as device:
-        device.event_type, device.event_data = kind, data
+        device.events[device.event_serial % MAX_EVENTS] = Event(kind, data)
         device.event_serial += 1
 
 
 def reload_driver(state: NvmlState) -> None:
-    """Every handle and every process's initialisation becomes void, and the energy counters start anew."""
+    """Every handle and every process's initialisation becomes void, counters start anew, limits are the default."""
     with state.change_driver() as header:
         header.generation += 1
     for index in range(state.device_count):
-        reset_energy(state, index)
+        with state.change(index) as device:
+            device.energy_uj = 0
+            device.throttled_ns = type(device.throttled_ns)()
+            device.requested_limit_mw = device.default_limit_mw
 
 
 def unload_driver(state: NvmlState, result: int = DRIVER_NOT_LOADED) -> None:
@@ -92,5 +101,6 @@ _FIGURES = {
     Target.UTILIZATION: lambda device: device.utilization_percent,
     Target.GPM: lambda device: device.activity_permille,
     Target.TEMPERATURE: lambda device: device.temperature_celsius,
-    Target.EVENT_REASONS: lambda device: device.event_reasons,
+    Target.EVENT_REASONS: lambda device: device.reasons,
+    Target.MARGIN: lambda device: device.slowdown_celsius - device.temperature_celsius,
 }

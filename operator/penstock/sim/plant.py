@@ -18,6 +18,8 @@ from penstock.sim.nvml_state import DeviceState, NvmlState
 
 _RESERVED_BYTES = 600 * 2**20
 """What the driver keeps of each GPU's memory."""
+_SLOWDOWN_CELSIUS = 87
+"""Where the thermal slowdown of data centre boards begins: an assumption, near what nvidia-smi shows for them."""
 
 
 class PodLoad(NamedTuple):
@@ -151,5 +153,7 @@ def _device(node: str, index: int, product: GpuProduct) -> DeviceState:
         requested_limit_mw=limit_mw,
         demand_mw=round(1000 * product.idle_watts),
         temperature_celsius=round(curves.AMBIENT_CELSIUS),
+        slowdown_celsius=_SLOWDOWN_CELSIUS,
+        persistence_mode=1,
         gpm_supported=product.gpm,
     )

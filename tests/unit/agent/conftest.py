@@ -40,6 +40,8 @@ def serving_h200(index: int = 0) -> DeviceState:
         activity_permille=800,
         utilization_percent=100,
         temperature_celsius=55,
+        slowdown_celsius=87,
+        persistence_mode=1,
         gpm_supported=1,
     )
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,59 @@ def test_a_limit_accepted_but_not_applied_changes_nothing(state: NvmlState, gpu:
     pynvml.nvmlDeviceSetPowerManagementLimit(gpu, 300_000)
     assert pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) == 700_000
     assert watts(gpu) == 500
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    ((3, pynvml.NVMLError_NotSupported), (4, pynvml.NVMLError_NoPermission)),
+    ids=["no such", "no right"],
+)
+def test_a_refused_limit_is_refused_by_its_code_and_leaves_the_one_in_force(
+    state: NvmlState, gpu: Any, code: int, kind: type[Exception]
+) -> None:
+    faults.fail(state, 0, Target.SET_LIMIT, code)
+    with pytest.raises(kind):
+        pynvml.nvmlDeviceSetPowerManagementLimit(gpu, 300_000)
+    assert (pynvml.nvmlDeviceGetPowerManagementLimit(gpu), watts(gpu)) == (700_000, 500)
+
+
+def test_a_slow_setter_takes_its_time_and_then_applies(state: NvmlState, gpu: Any) -> None:
+    faults.delay(state, 0, Target.SET_LIMIT, 0.05)
+    started = time.monotonic()
+    pynvml.nvmlDeviceSetPowerManagementLimit(gpu, 300_000)
+    assert time.monotonic() - started >= 0.05
+    assert pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) == 300_000
+
+
+def test_a_driver_reload_takes_the_limit_away(state: NvmlState, gpu: Any) -> None:
+    pynvml.nvmlDeviceSetPowerManagementLimit(gpu, 300_000)
+    faults.reload_driver(state)
+    anew = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetPowerManagementLimit(anew) == pynvml.nvmlDeviceGetPowerManagementDefaultLimit(anew)
+
+
+def test_persistence_mode_is_set_and_read_back(state: NvmlState, gpu: Any) -> None:
+    assert pynvml.nvmlDeviceGetPersistenceMode(gpu) == 1
+    pynvml.nvmlDeviceSetPersistenceMode(gpu, 0)
+    assert pynvml.nvmlDeviceGetPersistenceMode(gpu) == 0
+    faults.fail(state, 0, Target.SET_PERSISTENCE, pynvml.NVML_ERROR_NO_PERMISSION)
+    with pytest.raises(pynvml.NVMLError_NoPermission):
+        pynvml.nvmlDeviceSetPersistenceMode(gpu, 1)
+
+
+def test_where_only_the_module_is_measured_nothing_has_gpu_scope(state: NvmlState, gpu: Any) -> None:
+    with state.change(0) as device:
+        device.module_only, device.module_extra_mw = 1, 150_000
+    refused, module = pynvml.nvmlDeviceGetFieldValues(gpu, [(185, 0), (185, 1)])
+    assert refused.nvmlReturn == pynvml.NVML_ERROR_NOT_SUPPORTED
+    assert module.value.uiVal == 650_000
+    for call in (pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetEnforcedPowerLimit):
+        with pytest.raises(pynvml.NVMLError_NotSupported):
+            call(gpu)
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlDeviceSetPowerManagementLimit(gpu, 300_000)
+    pynvml.nvmlDeviceSetPowerManagementLimit_v2(gpu, pynvml.NVML_POWER_SCOPE_MODULE, 450_000)
+    assert pynvml.nvmlDeviceGetFieldValues(gpu, [(190, 1)])[0].value.uiVal == 450_000
 
 
 def test_the_enforced_limit_is_the_lower_of_ours_and_somebody_elses(state: NvmlState, gpu: Any) -> None:
@@ -220,7 +274,7 @@ def test_a_state_file_of_another_version_is_refused_by_both_sides(
     raw[4] = 99
     other = tmp_path / "other.nvml"
     other.write_bytes(raw)
-    with pytest.raises(ValueError, match="not a state file of version 1"):
+    with pytest.raises(ValueError, match="not a state file of version 2"):
         NvmlState(other)
     pynvml.nvmlShutdown()
     with monkeypatch.context() as elsewhere:
