@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
+from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "operator"))
@@ -19,12 +21,22 @@ from penstock.api.powerdomain import PowerDomain  # noqa: E402
 from reference import reference  # noqa: E402
 
 KINDS: tuple[type[Resource], ...] = (InferencePool, GPUNode, PowerDomain)
+PROTO = "penstock/agent/podresources_v1.proto"
 HEADER = "# Generated from operator/penstock/api by hack/generate.py; edit the models, not this file.\n"
 
 
 def crd_text(kind: type[Resource]) -> str:
     """The kind's CustomResourceDefinition as YAML."""
     return HEADER + yaml.safe_dump(definition(kind), sort_keys=False, allow_unicode=True, width=120)
+
+
+def protobuf() -> dict[Path, str]:
+    """What protoc makes of the kubelet's PodResources: the module and its types."""
+    with tempfile.TemporaryDirectory() as made:
+        command = ["protoc", f"-I{ROOT}/operator", f"--python_out={made}", f"--pyi_out={made}", PROTO]
+        if protoc.main(command) != 0:
+            raise SystemExit(f"protoc refused operator/{PROTO}")
+        return {ROOT / "operator" / path.relative_to(made): path.read_text() for path in Path(made).rglob("*_pb2.py*")}
 
 
 def generated() -> dict[Path, str]:
@@ -34,7 +46,7 @@ def generated() -> dict[Path, str]:
         name, text = f"{GROUP}_{kind.definition.plural}.yaml", crd_text(kind)
         files[ROOT / "crds" / name] = text
         files[ROOT / "charts" / "penstock" / "files" / "crds" / name] = text
-    return files
+    return files | protobuf()
 
 
 def drifted() -> list[Path]:
