@@ -35,6 +35,18 @@ GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 GPU_RESOURCE = "nvidia.com/gpu"
 
+POWER_LIMIT_LABEL = "penstock.dev/gpu.power.limit"
+"""On a node, with `.min`, `.max`, `.default` or `.enforced` behind it: whole watts that hold for each of its GPUs."""
+
+RACK_LABEL = "penstock.dev/rack"
+"""On a node, with `.chassis`, `.slot`, `.tray` or `.host` behind it: where it is in its rack, as NVML tells it."""
+
+FABRIC_LABEL = "penstock.dev/fabric"
+"""On a node, with `.cluster` or `.clique` behind it: which NVLink fabric it is part of."""
+
+POWER_DEGRADED_CONDITION = "GPUPowerDegraded"
+"""On a node: its GPUs are lost, braked, held down by somebody else, or have been silent for long."""
+
 NODE_NAME_FIELD = "metadata.name"
 OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -185,7 +186,12 @@ def _other_model(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterato
 
 def _too_few_gpus(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
     busy = sum(fleet.rows[row].busy_unallocated_gpus for row in rows.tolist())
-    told = f" (BusyUnallocatedGPU: {busy} busy without a pod)" if busy else ""
+    ailing: Counter[str] = Counter()
+    for row in rows.tolist():
+        ailing.update(fleet.rows[row].ailments)
+    reasons = [f"BusyUnallocatedGPU: {busy} busy without a pod"] if busy else []
+    reasons += [f"{reason}: {gpus}" for reason, gpus in sorted(ailing.items())]
+    told = f" ({', '.join(reasons)})" if reasons else ""
     wanted = table.example.gpus
     free = "free GPU" if wanted == 1 else "free GPUs"
     yield f"{number} {_verb(number, 'has', 'have')} fewer than {wanted} {free}{told}"

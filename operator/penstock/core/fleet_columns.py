@@ -29,7 +29,9 @@ class Columns:
     ready: Codes
     activity: Floats
     throttled: Floats
+    hot: Floats
     unhealthy: Floats
+    """Share of a node's GPUs that take nothing."""
     pending_gpus: Codes
     hard_watts: Floats
     unheld_watts: Floats
@@ -74,7 +76,8 @@ def columns_of(rows: Sequence[Row], context: Context) -> Columns:
         ready=whole(row.view.node.ready for row in rows),
         activity=real(row.activity for row in rows),
         throttled=real(row.throttled for row in rows),
-        unhealthy=real(row.unhealthy for row in rows),
+        hot=real(row.hot for row in rows),
+        unhealthy=real(sum(row.ailments.values()) / max(len(row.power.planned_watts), 1) for row in rows),
         pending_gpus=whole(len(row.power.pending) for row in rows),
         hard_watts=real(row.power.hard_watts for row in rows),
         unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),

@@ -18,6 +18,7 @@ from typing import Literal
 
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE, OUT_OF_SERVICE_TAINT
 from penstock.core.evidence import Evidence, limit_until_at
+from penstock.core.health import ailment
 from penstock.core.model import (
     Domain,
     Gpu,
@@ -272,4 +273,4 @@ def _unheard_ceiling(node: Node, gpus: Sequence[Gpu], maxima: ProductMaxima) -> 
 
 
 def _placeable(gpu: Gpu) -> bool:
-    return gpu.health is GpuHealth.HEALTHY and gpu.maximum_watts is not None
+    return ailment(gpu) is None and gpu.maximum_watts is not None

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from penstock.core.affinity import CORDON, selects
 from penstock.core.evidence import Evidence, fresh_until_at, judge, limit_until_at
-from penstock.core.model import Amounts, Domain, GpuHealth, Node, PlacementRules, Pod, PoolKey, Telemetry
+from penstock.core.health import ailments, is_hot
+from penstock.core.model import Amounts, Domain, Node, PlacementRules, Pod, PoolKey, Telemetry
 from penstock.core.power import (
     HolderKind,
     NodePower,
@@ -71,8 +72,10 @@ class Row:
     """Mean activity of its GPUs, 0 to 1; unknown counts as 1."""
     throttled: float
     """Share of its GPUs that are throttled."""
-    unhealthy: float
-    """Share of its GPUs that are not healthy."""
+    hot: float
+    """Share of its GPUs that heat slows down, or will within minutes."""
+    ailments: Mapping[str, int]
+    """Its GPUs that take nothing, by why."""
     power: NodePower
     domains: tuple[int, ...]
     charges: tuple[float, ...]
@@ -114,7 +117,8 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         taints=(*((CORDON,) if node.cordoned else ()), *node.taints),
         activity=_mean([1.0 if gpu.activity_percent is None else gpu.activity_percent / 100 for gpu in gpus], 1.0),
         throttled=_mean([float(gpu.throttled) for gpu in gpus], 0.0),
-        unhealthy=_mean([float(gpu.health is not GpuHealth.HEALTHY) for gpu in gpus], 0.0),
+        hot=_mean([float(is_hot(gpu)) for gpu in gpus], 0.0),
+        ailments=ailments(gpus),
         power=power,
         domains=domains,
         charges=tuple(charge_watts(power, context.domains[at]) for at in domains),

@@ -21,10 +21,11 @@ WEIGHTS = {
     "fragmentation": -0.25,
     "activity": -0.1,
     "throttling": -0.5,
+    "heat": -2.0,
     "unhealthyGPUs": -0.5,
     "spread": -0.05,
 }
-"""Per kilowatt and GPU; per GPU made unusable; per share of activity, of throttled and of unhealthy GPUs; per
+"""Per kilowatt and GPU; per GPU made unusable; per share of activity, of throttled, of hot and of unhealthy GPUs; per
 replica more than the emptiest value of a topology key has. All terms but spread stay within ±6."""
 
 SKEW_WEIGHT = -20.0
@@ -33,13 +34,18 @@ SKEW_WEIGHT = -20.0
 WHOLE_NODE_SHARE = 0.05
 """How much of the expected mix asks for a whole node, at least: whole nodes are kept for the models that need one."""
 
-STEADY = ("activity", "throttling", "unhealthyGPUs")
+STEADY = ("activity", "throttling", "heat", "unhealthyGPUs")
 
 
 def steady_terms(fleet: Fleet) -> dict[str, Floats]:
     """Terms that are the same for every replica."""
     columns = fleet.columns
-    figures = {"activity": columns.activity, "throttling": columns.throttled, "unhealthyGPUs": columns.unhealthy}
+    figures = {
+        "activity": columns.activity,
+        "throttling": columns.throttled,
+        "heat": columns.hot,
+        "unhealthyGPUs": columns.unhealthy,
+    }
     return {name: WEIGHTS[name] * figures[name] for name in STEADY}
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import MappingProxyType
 
 import msgspec
 
+from penstock.api.names import POWER_DEGRADED_CONDITION
 from penstock.cluster import wire
 from penstock.cluster.parse.pods import unix_time
 from penstock.cluster.parse.quantity import amounts
 from penstock.cluster.parse.scheduling import frozen_labels
-from penstock.core.model import Node
+from penstock.core.model import Mark, Node
 from penstock.core.scheduling import Taint
 
 _CORDON_TAINTS = frozenset({"node.kubernetes.io/unschedulable"})
@@ -37,7 +39,13 @@ def node(seen: wire.Node) -> Node:
         ready=is_ready,
         not_ready_since_time=None if is_ready else unix_time(since) or 0.0,
         allocatable=MappingProxyType(amounts(seen.status.allocatable)),
+        power_degraded=_mark(seen.status.conditions or (), POWER_DEGRADED_CONDITION),
     )
+
+
+def _mark(conditions: Iterable[wire.NodeCondition], kind: str) -> Mark | None:
+    found = next((one for one in conditions if one.type == kind), None)
+    return Mark(found.status == "True", found.reason, found.message) if found else None
 
 
 def _implied(*, cordoned: bool, ready: bool) -> frozenset[str]:
