@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, SUBDIVISION_LABEL
+from penstock.core.budget import Schedule
 from penstock.core.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
 
 Amounts = Mapping[str, int]
@@ -309,20 +310,37 @@ class PlacementRules:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A PowerDomain in watts. `margin` and `per_gpu_watt` are ratios (0.1 is ten percent)."""
+    """A PowerDomain in watts. `margin` and `per_gpu_watt` are ratios (0.1 is ten percent).
+
+    It holds the nodes of `nodes` and those that `selector` selects (`None`: none), and every node of the domains that
+    name it as `parent`.
+    """
 
     name: str
-    selector: LabelRule = LabelRule()
+    selector: LabelRule | None = LabelRule()
     budget_watts: float = 0.0
+    """What admission goes by: the lowest budget of the next 15 minutes."""
     guarantee: Guarantee = Guarantee.HARD
     margin: float = 0.10
     static_watts: float = 0.0
+    """Without that of the domains below it."""
     overhead_watts: float = 0.0
     per_gpu_watt: float = 0.55
+    nodes: frozenset[str] = frozenset()
+    parent: str = ""
+    schedule: Schedule | None = None
+    """The budget at every moment, which the ladder goes by; None: `budget_watts` at all of them."""
+    unconfirmed: bool = False
+    """Its last edit looks like a mistake: until that is confirmed, the ladder goes no further than hold."""
 
     @property
     def usable_watts(self) -> float:
         return self.budget_watts * (1.0 - self.margin)
+
+    @property
+    def budget(self) -> Schedule:
+        """The budget at every moment."""
+        return self.schedule or Schedule(self.budget_watts)
 
 
 @dataclass(frozen=True, slots=True)

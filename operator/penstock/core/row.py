@@ -99,7 +99,11 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         maxima=context.maxima,
         now_at=now_at,
     )
-    domains = tuple(at for at, domain in enumerate(context.domains) if selects(domain.selector, node.labels))
+    domains = tuple(
+        at
+        for at, domain in enumerate(context.domains)
+        if domain.selector is not None and selects(domain.selector, node.labels)
+    )
     free = _free(view)
     busy = _busy_unallocated(view)
     gpus = telemetry.gpus if telemetry else ()
