@@ -271,12 +271,18 @@ class Gpu(Struct, gc=False):
     accountedWatts: float | None = None
     enforcedLimitWatts: float | None = None
     enforcedLimitAgeSeconds: float | None = None
+    requestedLimitWatts: float | None = None
+    minimumLimitWatts: float | None = None
+    defaultLimitWatts: float | None = None
     maximumLimitWatts: float | None = None
     energyJoules: float | None = None
     activityPercent: float | None = None
     temperatureCelsius: float | None = None
+    thermalMarginCelsius: float | None = None
     throttleReasons: list[str] | None = None
+    migMode: bool | None = None
     health: str = ""
+    message: str = ""
 
 
 class Platform(Struct, gc=False):

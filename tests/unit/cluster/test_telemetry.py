@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from penstock.cluster.parse.telemetry import Heard, decode_gpu_node, hear, last_status_write
-from penstock.core.model import GpuHealth
+from penstock.core.model import GpuHealth, Platform
 
 GPU = {
     "uuid": "GPU-0",
@@ -149,6 +149,62 @@ def test_reports_without_new_samples_are_no_news() -> None:
     for beat in range(1, 5):
         heard = hear(report(0, 100 + beat), heard, now=1000.0 + 10 * beat, age_seconds=None)
     assert heard.telemetry.contradiction == "sampledAt stands still for 40 s while reports arrive"
+
+
+TRENDS: tuple[tuple[str, tuple[tuple[float, float | None], ...], float], ...] = (
+    ("one report alone has no trend", ((0, 30.0),), 0.0),
+    (
+        "a margin that shrinks by six degrees a minute, seen for long",
+        tuple((s, 60 - s / 10) for s in range(0, 300, 10)),
+        -6.0,
+    ),
+    ("one reading off by a degree is hardly a trend", ((0, 30.0), (10, 29.0)), -1.0),
+    ("two readings far apart say nothing", ((0, 30.0), (301, 10.0)), 0.0),
+    ("a margin that nobody reads has no trend", ((0, 30.0), (10, None)), 0.0),
+)
+
+
+@pytest.mark.parametrize(("readings", "per_minute"), [case[1:] for case in TRENDS], ids=[case[0] for case in TRENDS])
+def test_the_trend_of_the_thermal_margin(readings: tuple[tuple[float, float | None], ...], per_minute: float) -> None:
+    heard = None
+    for number, (at, margin) in enumerate(readings):
+        said = report(at, 100 + number, {"thermalMarginCelsius": margin})
+        heard = hear(said, heard, now=1000.0 + at, age_seconds=None)
+    assert heard is not None
+    assert heard.telemetry.gpus[0].thermal_trend_celsius == pytest.approx(per_minute, abs=0.1)
+
+
+def test_the_same_report_shown_again_keeps_its_trend_and_is_no_lie() -> None:
+    heard = first()
+    for number in (1, 2):
+        heard = hear(
+            report(number * 10, 100 + number, {"thermalMarginCelsius": 30 - number}), heard, 1000.0 + 10 * number, None
+        )
+    again = hear(report(20, 102, {"thermalMarginCelsius": 28}), heard, 1021.0, None)
+    assert again.telemetry.gpus[0].thermal_trend_celsius == heard.telemetry.gpus[0].thermal_trend_celsius < 0
+    assert again.telemetry.contradiction == ""
+
+
+THROTTLED: tuple[tuple[str, list[str], tuple[bool, bool, bool]], ...] = (
+    ("nothing", [], (False, False, False)),
+    ("its own power limit", ["SwPowerCap"], (True, False, False)),
+    ("heat", ["HwThermalSlowdown"], (True, True, False)),
+    ("heat, by the driver", ["SwThermalSlowdown"], (True, True, False)),
+    ("the power brake", ["HwSlowdown", "HwPowerBrake"], (True, True, True)),
+)
+
+
+@pytest.mark.parametrize(("reasons", "want"), [case[1:] for case in THROTTLED], ids=[case[0] for case in THROTTLED])
+def test_what_slows_a_gpu_down(reasons: list[str], want: tuple[bool, bool, bool]) -> None:
+    (gpu,) = hear(report(0, 100, {"throttleReasons": reasons}), None, now=1000.0, age_seconds=None).telemetry.gpus
+    assert (gpu.throttled, gpu.thermally_throttled, gpu.power_braked) == want
+
+
+def test_where_the_node_is_in_its_rack_is_heard() -> None:
+    said = report(0, 100, platform={"chassisSerial": "1821325190344", "slot": 3, "hostID": 1, "fabricClique": 32766})
+    assert hear(said, None, now=1000.0, age_seconds=None).telemetry.platform == Platform(
+        "1821325190344", slot=3, host_id=1, fabric_clique=32766
+    )
 
 
 def test_a_sequence_that_fell_is_remembered_until_it_is_passed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.core.evidence import HEARTBEATS_UNTIL_STALE
+from penstock.core.health import is_hot
 from penstock.core.model import Gpu, Telemetry
 
 
@@ -34,6 +35,9 @@ def _material(gpu: Gpu) -> tuple[object, ...]:
         _step(gpu.temperature_celsius, 5),
         gpu.throttled,
         gpu.health,
+        gpu.power_braked,
+        is_hot(gpu),
+        gpu.message,
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.cluster import wire
 from penstock.cluster.parse.pods import unix_time
-from penstock.core.model import Gpu, GpuHealth, Telemetry
+from penstock.core.model import Gpu, GpuHealth, Platform, Telemetry
 
 LONGEST_HEARTBEAT_SECONDS = 300.0
 IDLE_SHARE_OF_MAXIMUM = 0.25
@@ -24,6 +24,13 @@ LIMIT_RATIO = 1.25
 """Mean power over seconds may pass the enforced limit by control error only."""
 SLACK_WATTS = 50.0
 LONGEST_SAMPLE_HEARTBEATS = 3.0
+
+MINUTE_SECONDS = 60.0
+LONGEST_TREND_SECONDS = 5 * MINUTE_SECONDS
+"""What was between two readings further apart is no trend."""
+
+_POWER_BRAKE = "HwPowerBrake"
+_SLOWED_BY_HEAT = frozenset({"HwSlowdown", "HwThermalSlowdown", "SwThermalSlowdown"})
 
 _HEALTH = {health.value: health for health in GpuHealth}
 
@@ -47,13 +54,14 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
     """
     status = seen.status or wire.GpuNodeStatus()
     sampled = unix_time(status.sampledAt) or 0.0
-    gpus = tuple(_gpu(one) for one in status.gpus or ())
+    gpus = _gpus(status, before, sampled)
     current = Telemetry(
         node=seen.metadata.name,
         sequence=max(status.sequence, before.telemetry.sequence if before else 0),
         heartbeat_seconds=min(max(status.heartbeatSeconds, 1.0), LONGEST_HEARTBEAT_SECONDS),
         heard_at=_heard_at(status.sequence, before, now, age_seconds),
         gpus=gpus,
+        platform=_platform(status.platform),
     )
     moved = before is None or sampled != before.sampled_time
     heard = Heard(current, sampled, now if moved or before is None else before.sample_at)
@@ -203,6 +211,15 @@ def _watts(gpu: Gpu) -> Iterator[float]:
             yield watts
 
 
+def _gpus(status: wire.GpuNodeStatus, before: Heard | None, sampled_time: float) -> tuple[Gpu, ...]:
+    gpus = tuple(_gpu(one) for one in status.gpus or ())
+    if before is None:
+        return gpus
+    known = {gpu.uuid: gpu for gpu in before.telemetry.gpus}
+    seconds = sampled_time - before.sampled_time
+    return tuple(_with_trend(gpu, known.get(gpu.uuid), seconds) for gpu in gpus)
+
+
 def _gpu(seen: wire.Gpu) -> Gpu:
     return Gpu(
         uuid=seen.uuid,
@@ -222,4 +239,31 @@ def _gpu(seen: wire.Gpu) -> Gpu:
         temperature_celsius=seen.temperatureCelsius,
         throttled=bool(seen.throttleReasons),
         health=_HEALTH.get(seen.health, GpuHealth.UNRESPONSIVE),
+        requested_limit_watts=seen.requestedLimitWatts,
+        minimum_watts=seen.minimumLimitWatts,
+        default_watts=seen.defaultLimitWatts,
+        thermal_margin_celsius=seen.thermalMarginCelsius,
+        thermally_throttled=not _SLOWED_BY_HEAT.isdisjoint(seen.throttleReasons or ()),
+        power_braked=_POWER_BRAKE in (seen.throttleReasons or ()),
+        mig=bool(seen.migMode),
+        message=seen.message,
     )
+
+
+def _platform(seen: wire.Platform | None) -> Platform:
+    if seen is None:
+        return Platform()
+    return Platform(seen.chassisSerial, seen.slot, seen.tray, seen.hostID, seen.fabricCluster, seen.fabricClique)
+
+
+def _with_trend(gpu: Gpu, known: Gpu | None, seconds: float) -> Gpu:
+    """The GPU with how its margin moved, smoothed over a minute: sensors know whole degrees only."""
+    if known is None or gpu.thermal_margin_celsius is None or known.thermal_margin_celsius is None:
+        return gpu
+    if seconds <= 0:
+        return replace(gpu, thermal_trend_celsius=known.thermal_trend_celsius)
+    if seconds > LONGEST_TREND_SECONDS:
+        return gpu
+    moved = (gpu.thermal_margin_celsius - known.thermal_margin_celsius) * MINUTE_SECONDS / seconds
+    weight, trend = min(seconds / MINUTE_SECONDS, 1.0), known.thermal_trend_celsius
+    return replace(gpu, thermal_trend_celsius=trend + weight * (moved - trend))
