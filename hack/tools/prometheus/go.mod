@@ -2,6 +2,7 @@ module penstock.dev/hack/tools/prometheus
 
 go 1.26.0
 
+// Prometheus v3.15.0; as a module it counts v0.315.0.
 tool github.com/prometheus/prometheus/cmd/prometheus
 
 require (
