@@ -225,6 +225,10 @@ EXPORT int nvmlDeviceGetIndex(const Handle *handle, unsigned int *index) {
     return result;
 }
 
+EXPORT int nvmlDeviceGetMinorNumber(const Handle *handle, unsigned int *minor) {
+    return nvmlDeviceGetIndex(handle, minor);
+}
+
 /* -------------------------------------------------------------------------------------------------------- power */
 
 static int read_u32(const Handle *handle, enum target target, uint32_t (*of)(const DeviceState *), unsigned int *into) {

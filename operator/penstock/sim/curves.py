@@ -7,6 +7,8 @@ Sources, by product:
   idle board draws about 65 W (sample output of NVIDIA's DPS documentation).
 - H200: idle 74-80 W (vendors' figures); decode drew 137-300 W (arXiv 2605.11999), kernels in NVIDIA's AI Configurator
   data 267 W in the median and 563 W at the 95th percentile; the curve's ends are set to those last two.
+- GH200: no measurement was found; the H200's curve in a board of 900 W, and a processor with its memory that draws
+  100 W, are assumptions. It is here because its power has no GPU scope, only that of the whole module.
 - L40S: idle about 45 W and a limit of 350 W; the curve's ends are an assumption, no measurement was found.
 - A loaded model that serves nothing costs 26-50 W over bare idle on HBM parts and 66 W on the L40S, whatever the memory
   used (arXiv 2605.23918).
@@ -49,6 +51,8 @@ class GpuProduct:
     slope: float = 1.0
     middle: float = 4.2
     gpm: bool = True
+    module_extra_watts: float = 0.0
+    """What the processor adds on a chip that measures the whole module alone; 0: it measures the GPU."""
     rise_celsius: float = 45.0
     """Above ambient at the highest limit."""
 
@@ -62,6 +66,7 @@ PRODUCTS = {
     for product in (
         GpuProduct("NVIDIA H100 80GB HBM3", 80 * 2**30, 200, 700, 65, 103, 300, 600),
         GpuProduct("NVIDIA H200", 141 * 2**30, 200, 700, 76, 114, 267, 563),
+        GpuProduct("NVIDIA GH200 480GB", 96 * 2**30, 200, 900, 76, 114, 267, 563, module_extra_watts=100),
         GpuProduct("NVIDIA L40S", 48 * 2**30, 100, 350, 45, 111, 160, 330, gpm=False),
     )
 }
@@ -85,6 +90,16 @@ def activity_percent(load: float | None) -> float:
     if not load:
         return 0.0
     return (20.0 + 70.0 * load) * min(1.0, load / DUTY_LOAD)
+
+
+def tensor_percent(load: float | None) -> float:
+    """Rising with the batch, since prefill and large batches keep tensor cores busy. The shape is an assumption."""
+    return (load or 0.0) * 60.0
+
+
+def dram_percent(load: float | None) -> float:
+    """Decoding is bound by memory at any batch. The shape is an assumption."""
+    return 0.8 * activity_percent(load)
 
 
 def memory_goal_bytes(product: GpuProduct, load: float | None) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.sim import faults
 from penstock.sim.nvml_state import DeviceState
-from penstock.sim.plant import Plant
+from penstock.sim.plant import Plant, PodLoad, process_id
 
 
 @pytest.fixture
@@ -98,6 +98,63 @@ def test_only_chips_with_gpm_say_so(plant: Plant) -> None:
 def test_every_gpu_of_the_plant_has_its_own_uuid(plant: Plant) -> None:
     uuids = [device.uuid for node in ("gpu-0", "gpu-1") for device in devices(plant, node)]
     assert len(set(uuids)) == 6
+
+
+def test_a_pod_of_its_own_gpu_draws_all_of_it_and_nobody_the_rest(plant: Plant) -> None:
+    plant.set_load("gpu-0", [("a", 2, 0.5), ("b", 1, 0.2)])
+    plant.step(1)
+    first, second, third, _ = draws(plant)
+    assert plant.pod_watts("gpu-0") == pytest.approx({"a": first + second, "b": third})
+
+
+def test_pods_on_one_gpu_share_its_draw_and_the_busier_one_more_of_it(plant: Plant) -> None:
+    uuid = plant.uuids("gpu-0")[1]
+    plant.set_load("gpu-0", [PodLoad("a", 0, 0.6, (uuid,)), PodLoad("b", 0, 0.2, (uuid,)), PodLoad("c", 1, 0.5)])
+    plant.step(1)
+    watts = plant.pod_watts("gpu-0")
+    assert watts["a"] + watts["b"] == pytest.approx(draws(plant)[1])
+    assert watts["a"] > watts["b"] > 76 / 2
+    assert plant.assignments("gpu-0") == {"c": (0,)}
+    device = devices(plant)[1]
+    assert {process.pid for process in device.processes[: device.process_count]} == {process_id("a"), process_id("b")}
+
+
+def test_mig_devices_draw_by_their_slices_and_leave_the_rest_of_idle_to_nobody(plant: Plant) -> None:
+    small, large, _ = plant.partition("gpu-0", 0, [1, 3, 3])
+    plant.set_load("gpu-0", [PodLoad("a", 0, 1.0, (small,)), PodLoad("b", 0, 1.0, (large,))])
+    plant.step(1)
+    watts = plant.pod_watts("gpu-0")
+    assert 3 * watts["a"] == pytest.approx(watts["b"])
+    assert draws(plant)[0] - sum(watts.values()) == pytest.approx(76 * 3 / 7, abs=0.01)
+    activities = [instance.activity_permille for instance in devices(plant)[0].mig_instances[:3]]
+    assert activities == [900, 900, 0]
+
+
+def test_mig_devices_that_do_not_fit_are_refused(plant: Plant) -> None:
+    with pytest.raises(ValueError, match="7 together"):
+        plant.partition("gpu-0", 0, [4, 4])
+
+
+def test_the_joules_of_pods_are_those_of_their_gpus_also_under_a_limit(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, {"gpu-0": ("NVIDIA-H200", 1)})
+    state = plant.state("gpu-0")
+    state.set_clock(10**12)
+    plant.step(0)
+    uuid = plant.uuids("gpu-0")[0]
+    before = state.read(0).energy_uj
+    for load in (0.3, 0.9):
+        plant.set_load("gpu-0", [PodLoad("a", 0, load, (uuid,)), PodLoad("b", 0, 0.1, (uuid,))])
+        faults.limit_externally(state, 0, 300 * load)
+        plant.step(0)
+        state.set_clock(state.now_ns() + 10**10)
+    plant.step(0)
+    assert sum(plant.pod_joules("gpu-0").values()) == pytest.approx((state.read(0).energy_uj - before) / 1e6)
+
+
+def test_a_module_draws_what_its_processor_adds(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, {"gpu-0": ("NVIDIA-GH200-480GB", 1)})
+    plant.step(1)
+    assert plant.node_watts("gpu-0") == 176
 
 
 def test_a_product_without_a_curve_is_refused(tmp_path: Path) -> None:
