@@ -12,6 +12,7 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "operator"))
 
+from metrics_page import metrics_page  # noqa: E402
 from penstock.api.crd import definition  # noqa: E402
 from penstock.api.gpunode import GPUNode  # noqa: E402
 from penstock.api.inferencepool import InferencePool  # noqa: E402
@@ -41,7 +42,7 @@ def protobuf() -> dict[Path, str]:
 
 def generated() -> dict[Path, str]:
     """Every generated file of the repository, with the text that it must have."""
-    files = {ROOT / "docs" / "api.md": reference(KINDS)}
+    files = {ROOT / "docs" / "api.md": reference(KINDS), ROOT / "docs" / "metrics.md": metrics_page()}
     for kind in KINDS:
         name, text = f"{GROUP}_{kind.definition.plural}.yaml", crd_text(kind)
         files[ROOT / "crds" / name] = text

@@ -67,7 +67,9 @@ class Probes:
         return _answer(self._ready())
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # In a thread: a page of thousands of nodes takes longer to write than the loop may sleep.
+        page = await asyncio.to_thread(generate_latest, self._metrics.registry)
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _answer(problem: str) -> web.Response:

@@ -20,6 +20,7 @@ from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
 from penstock.control.picture import Picture
+from penstock.control.power_metrics import PowerMetrics, Snapshot
 from penstock.core import book, domain_status, draw, lifecycle, residency, status
 from penstock.core.evidence import Evidence, judge
 from penstock.core.fleet import Fleet
@@ -88,6 +89,10 @@ class Reporter:
     _told: dict[PoolKey, object] = field(default_factory=dict)
     """What this pool's replicas were last told: a wait that goes on unchanged is no news."""
     _refreshed_at: float = 0.0
+    power: PowerMetrics = field(default_factory=PowerMetrics)
+
+    def __post_init__(self) -> None:
+        self.metrics.registry.register(self.power)
 
     def report(self, scene: Scene) -> None:
         """Report what this turn found."""
@@ -136,7 +141,7 @@ class Reporter:
             self._domains_due = False
             self._looked(_DOMAINS, scene.now_at)
             self._report_domains(scene, statements)
-            self._gauge_power(scene.picture.fleet, statements.values())
+            self.power.show(Snapshot(scene.picture.fleet, tuple(statements.values())))
         if pools:
             self._report_pools(scene, statements, pools)
 
@@ -257,14 +262,6 @@ class Reporter:
             subject = Subject("PowerDomain", "", name, found.uid)
             self.writer.put(subject, after.as_json())
             self._post_turned(subject, before.conditions, after.conditions)
-
-    def _gauge_power(self, fleet: Fleet, statements: Iterable[book.Statement]) -> None:
-        for one in statements:
-            self.metrics.budget_watts.labels(one.name).set(one.budget_watts)
-            self.metrics.committed_watts.labels(one.name).set(one.committed_watts)
-            self.metrics.measured_watts.labels(one.name).set(one.draw_watts)
-        stale = sum(row.evidence is not Evidence.FRESH for row in fleet.rows if row.power.planned_watts)
-        self.metrics.stale_nodes.set(stale)
 
     # ------------------------------------------------------------------------------------------------------ shared
 
