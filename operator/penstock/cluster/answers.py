@@ -11,8 +11,14 @@ import msgspec
 from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests
 
 
+class _Cause(msgspec.Struct, gc=False):
+    reason: str = ""
+    message: str = ""
+
+
 class _Details(msgspec.Struct, gc=False):
     retryAfterSeconds: float = 0.0
+    causes: list[_Cause] | None = None
 
 
 class Status(msgspec.Struct, gc=False):
@@ -54,7 +60,8 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> ApiErr
         answer = Status(code=status, message=body[:200].decode(errors="replace"))
     arguments = (status, answer.reason, answer.message)
     if status == 429:
-        return TooManyRequests(*arguments, retry_after_seconds=_retry_after(answer, retry_after))
+        told = " ".join([answer.message, *_budgets(answer)])
+        return TooManyRequests(status, answer.reason, told, retry_after_seconds=_retry_after(answer, retry_after))
     if status == 422 and _is_failed_test(answer):
         return Conflict(*arguments)
     kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone}.get(status, ApiError)
@@ -64,6 +71,12 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> ApiErr
 def _is_failed_test(answer: Status) -> bool:
     # The API server says only this of a JSON Patch that could not be applied; a refused value names its field.
     return answer.message.startswith("the server rejected our request")
+
+
+def _budgets(answer: Status) -> list[str]:
+    """What the API server says of the PodDisruptionBudgets that refuse an eviction: their names and their counts."""
+    causes = answer.details.causes if answer.details else None
+    return [cause.message for cause in causes or () if cause.reason == "DisruptionBudget"]
 
 
 def _retry_after(answer: Status, header: str | None) -> float:

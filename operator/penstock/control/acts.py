@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import aiohttp
 import msgspec
@@ -32,6 +33,30 @@ Spawn = Callable[[Coroutine[object, object, None]], object]
 
 
 REFUSED_PAUSE_SECONDS = 2.0
+
+
+class Eviction(StrEnum):
+    """What the Eviction API answered."""
+
+    ACCEPTED = "Accepted"
+    GONE = "Gone"
+    REFUSED = "Refused"
+    """By a PodDisruptionBudget, or because we may not."""
+    UNANSWERED = "Unanswered"
+    """It may have been carried out: look at the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionOutcome:
+    """The answer, and for a refusal its words: they name the PodDisruptionBudget."""
+
+    answer: Eviction
+    message: str = ""
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the pod is on its way out, or gone already."""
+        return self.answer in (Eviction.ACCEPTED, Eviction.GONE)
 
 
 class _Gates(msgspec.Struct, gc=False, rename="camel"):
@@ -121,6 +146,21 @@ class Acts:
         log.info("deleted %s/%s: %s", *_name(pod), verdict.message)
         self.metrics.deleted_pods.labels(verdict.ending.value).inc()
         return True
+
+    async def evict(self, pod: Pod) -> EvictionOutcome:
+        """Ask for a pod's eviction, once: within its own grace, and only if every PodDisruptionBudget agrees."""
+        try:
+            await self.client.evict(pod.namespace, pod.name, uid=pod.uid)
+        except (NotFound, Conflict):
+            return EvictionOutcome(Eviction.GONE)
+        except ApiError as refused:
+            log.info("evicting %s/%s is refused: %s", *_name(pod), refused.message)
+            return EvictionOutcome(Eviction.REFUSED, refused.message)
+        except Unanswered as error:
+            log.warning("evicting %s/%s got no answer: %s", *_name(pod), error)
+            return EvictionOutcome(Eviction.UNANSWERED, repr(error))
+        log.info("evicted %s/%s", *_name(pod))
+        return EvictionOutcome(Eviction.ACCEPTED)
 
     async def rank(self, pod: Pod, cost: int) -> None:
         """Write a pod's new place in the order of a scale-down."""

@@ -39,6 +39,12 @@ def test_an_answer_that_is_no_status_keeps_its_words() -> None:
     assert (error.status, error.message) == (502, "<html>Bad Gateway</html>")
 
 
+def test_a_refused_eviction_names_the_budget_that_refuses() -> None:
+    told = "The disruption budget keep-two needs 2 healthy pods and has 2 currently"
+    answer = {"message": "Cannot evict.", "details": {"causes": [{"reason": "DisruptionBudget", "message": told}]}}
+    assert error_of(429, msgspec.json.encode(answer)).message == f"Cannot evict. {told}"
+
+
 @pytest.mark.parametrize(
     ("header", "details", "expected"),
     ((None, None, 1.0), ("7", None, 7.0), (None, 5, 5.0), ("2", 5, 5.0), ("soon", None, 1.0)),

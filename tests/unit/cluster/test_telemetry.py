@@ -176,10 +176,10 @@ def test_the_trend_of_the_thermal_margin(readings: tuple[tuple[float, float | No
 
 def test_the_same_report_shown_again_keeps_its_trend_and_is_no_lie() -> None:
     heard = first()
+    warmer = [{"thermalMarginCelsius": 30 - number, "energyJoules": 1_000_000 + 4_000 * number} for number in range(3)]
     for number in (1, 2):
-        warmer = {"thermalMarginCelsius": 30 - number, "energyJoules": GPU["energyJoules"] + 4_000 * number}
-        heard = hear(report(number * 10, 100 + number, warmer), heard, 1000.0 + 10 * number, None)
-    again = hear(report(20, 102, warmer), heard, 1021.0, None)
+        heard = hear(report(number * 10, 100 + number, warmer[number]), heard, 1000.0 + 10 * number, None)
+    again = hear(report(20, 102, warmer[2]), heard, 1021.0, None)
     assert again.telemetry.gpus[0].thermal_trend_celsius == heard.telemetry.gpus[0].thermal_trend_celsius < 0
     assert again.telemetry.contradiction == ""
 
