@@ -101,6 +101,16 @@ class AgentSettings(_Environment):
     sample_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1
     """Pause between two readings of NVML."""
 
+    pod_resources_socket: Annotated[str, Field(pattern="^(/.+|off)$", max_length=107)] = (
+        "/var/lib/kubelet/pod-resources/kubelet.sock"
+    )
+    """The kubelet's PodResources, which say which pod holds which GPU. `off`: not asked, so nobody knows."""
+
+    @property
+    def pod_resources(self) -> Path | None:
+        """The same as a path; None where it is off."""
+        return None if self.pod_resources_socket == "off" else Path(self.pod_resources_socket)
+
 
 Kind = TypeVar("Kind", bound=_Environment)
 

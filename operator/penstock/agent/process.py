@@ -7,7 +7,8 @@ import logging
 import random
 import signal
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 
 from penstock.agent.access import find_access
 from penstock.agent.client import GPUNodeClient
+from penstock.agent.holders import Holders
 from penstock.agent.node import NodeGpus
+from penstock.agent.podresources import PodResources
 from penstock.agent.publish import heartbeat_due_seconds, publish_reason
 from penstock.agent.report import GPUNodeStatus, encode
 from penstock.agent.reporter import Reporter
@@ -37,13 +40,24 @@ async def run(settings: AgentSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(stop_signal, leave.set)
     gpus = NodeGpus(settings.sample_seconds)
     gpus.start()
-    reporter = Reporter(gpus, settings.heartbeat_seconds, boot_id(), datetime.now(UTC))
+    resources = PodResources(settings.pod_resources) if settings.pod_resources else None
+    reporter = Reporter(gpus, settings.heartbeat_seconds, boot_id(), datetime.now(UTC), Holders(resources))
     try:
-        async with GPUNodeClient(access, settings.node_name) as client:
+        async with GPUNodeClient(access, settings.node_name) as client, _asking(resources):
             await Publisher(client, reporter, settings).run(leave)
     finally:
         gpus.stop()
         logger.info("agent stopped")
+
+
+@asynccontextmanager
+async def _asking(resources: PodResources | None) -> AsyncIterator[None]:
+    """Ask the kubelet for as long as this lasts; an error in asking ends the process as any other does."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(resources.run()) if resources else None
+        yield
+        if task:
+            task.cancel()
 
 
 def boot_id() -> str:

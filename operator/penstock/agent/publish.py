@@ -35,6 +35,8 @@ def _change(last: GPUNodeStatus, now: GPUNodeStatus) -> str | None:
         return "GPUs, their health or their limits changed"
     if [condition.reason for condition in last.conditions] != [condition.reason for condition in now.conditions]:
         return "readiness changed"
+    if _holdings(last) != _holdings(now):
+        return "pods on GPUs changed"
     if _differs(last.watts, now.watts) or _differs(_planned(last), _planned(now)):
         return "power changed"
     if any(_load_differs(before, after) for before, after in zip(last.gpus, now.gpus, strict=True)):
@@ -49,6 +51,12 @@ def _facts(gpu: GpuStatus) -> tuple[object, ...]:
         *(gpu.uuid, gpu.index, gpu.product, gpu.health, gpu.enforced_limit_watts, gpu.maximum_limit_watts),
         *(gpu.activity_source, *(figure is None for figure in told)),
     )
+
+
+def _holdings(status: GPUNodeStatus) -> tuple[object, ...]:
+    """Who holds what, and what works without a pod."""
+    pods = tuple((pod.namespace, pod.name, pod.devices) for pod in status.pods)
+    return status.pod_resources, pods, status.unallocated_in_use
 
 
 def _planned(status: GPUNodeStatus) -> float:

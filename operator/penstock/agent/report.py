@@ -37,6 +37,19 @@ class GpuStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     message: str = ""
 
 
+class PodStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One pod's GPUs; fields as in `penstock.api.gpunode.PodReading`."""
+
+    namespace: str
+    name: str
+    devices: tuple[str, ...] = ()
+    shared: bool = False
+    watts: float | None = None
+    energy_joules: float | None = None
+    activity_percent: float | None = None
+    attribution: str | None = None
+
+
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     type: str
     status: str
@@ -57,6 +70,10 @@ class GPUNodeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     watts: float | None
     gpu_count: int
     gpus: tuple[GpuStatus, ...]
+    idle_watts: float | None = None
+    pod_resources: str | None = None
+    pods: tuple[PodStatus, ...] = ()
+    unallocated_in_use: tuple[str, ...] = ()
     conditions: tuple[Condition, ...]
 
 

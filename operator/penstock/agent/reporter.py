@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
+from penstock.agent.holders import Holders
 from penstock.agent.node import NodeObservation
 from penstock.agent.report import Condition, GPUNodeStatus, Verdict, gpu_status, node_watts, timestamp, verdict
 
@@ -14,12 +15,23 @@ class ObservedGpus(Protocol):
 
 
 class Reporter:
-    """`started` is an aware time; the sequence starts at its Unix seconds, so that a restart never falls back."""
+    """`started` is an aware time; the sequence starts at its Unix seconds, so that a restart never falls back.
 
-    def __init__(self, gpus: ObservedGpus, heartbeat_seconds: float, boot_id: str, started: datetime) -> None:
+    `holders` say whose GPUs they are; without them nobody is asked.
+    """
+
+    def __init__(
+        self,
+        gpus: ObservedGpus,
+        heartbeat_seconds: float,
+        boot_id: str,
+        started: datetime,
+        holders: Holders | None = None,
+    ) -> None:
         self._gpus = gpus
         self._heartbeat_seconds = heartbeat_seconds
         self._boot_id = boot_id
+        self._holders = holders or Holders(None)
         self._sequence = int(started.timestamp())
         self._ready: tuple[str, str] = ("", timestamp(started))
 
@@ -35,6 +47,7 @@ class Reporter:
 
     def _status(self, observation: NodeObservation, wall: datetime, now: float) -> GPUNodeStatus:
         gpus = tuple(gpu_status(gpu, now) for gpu in observation.gpus)
+        held = self._holders.report(gpus, now)
         return GPUNodeStatus(
             heartbeat_seconds=self._heartbeat_seconds,
             sequence=self._sequence,
@@ -45,6 +58,10 @@ class Reporter:
             watts=node_watts(gpus),
             gpu_count=len(gpus),
             gpus=gpus,
+            idle_watts=held.idle_watts,
+            pod_resources=held.pod_resources,
+            pods=held.pods,
+            unallocated_in_use=held.unallocated_in_use,
             conditions=(self._condition(verdict(observation), wall),),
         )
 

@@ -1,0 +1,102 @@
+"""What the status says of pods: joined from the kubelet's list and one round of readings, twice per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from penstock.agent.attribution import EnergyMeter, IdleDraw, MeasuredGpu, PodShare, attribute
+from penstock.agent.podresources import Allocation, PodName
+from penstock.agent.report import GpuStatus, PodStatus
+
+UNEXPLAINED_SECONDS = 5.0
+"""A GPU that works for so long though no pod holds it is in use by somebody else: longer than activity lags behind."""
+
+
+class HeldDevices(Protocol):
+    """The kubelet's word."""
+
+    @property
+    def listed_at(self) -> float: ...
+
+    def allocations(self, now: float) -> tuple[Allocation, ...] | None: ...
+
+    def look_again(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PodsReport:
+    """The fields of the status that are about pods: empty where nobody is asked, or the kubelet did not answer."""
+
+    pod_resources: Literal["Read", "Unavailable"] | None = None
+    pods: tuple[PodStatus, ...] = ()
+    idle_watts: float | None = None
+    unallocated_in_use: tuple[str, ...] = ()
+
+
+class Holders:
+    """Keeps what is summed up over time: joules of each pod, the lowest draw of each GPU. `resources` None: off."""
+
+    def __init__(self, resources: HeldDevices | None) -> None:
+        self._resources = resources
+        self._energy = EnergyMeter()
+        self._idle = IdleDraw()
+        self._unexplained_since: dict[str, float] = {}
+
+    def report(self, gpus: Sequence[GpuStatus], now: float) -> PodsReport:
+        """At `now` in monotonic seconds."""
+        measured = [self._measured(gpu) for gpu in gpus]
+        if self._resources is None:
+            return PodsReport()
+        held = self._resources.allocations(now)
+        if held is None:
+            return PodsReport("Unavailable")
+        found = attribute(measured, held)
+        joules = self._energy.add(measured, found, now)
+        in_use = self._unexplained(found.unallocated_in_use, self._resources, now)
+        pods = tuple(_pod_status(pod, shares, joules[pod]) for pod, shares in found.pods.items())
+        return PodsReport("Read", pods, round(found.idle_watts, 1), in_use)
+
+    def _measured(self, gpu: GpuStatus) -> MeasuredGpu:
+        return MeasuredGpu(
+            uuid=gpu.uuid,
+            index=gpu.index,
+            watts=gpu.power_watts,
+            idle_watts=self._idle.watts(gpu.uuid, gpu.power_watts, gpu.maximum_limit_watts),
+            energy_joules=gpu.energy_joules,
+            activity_percent=gpu.activity_percent,
+            memory_used_bytes=gpu.memory_used_bytes,
+        )
+
+    def _unexplained(self, uuids: tuple[str, ...], resources: HeldDevices, now: float) -> tuple[str, ...]:
+        """GPUs that have worked without a pod for longer than both activity and the kubelet's list may lag behind."""
+        self._unexplained_since = {uuid: self._unexplained_since.get(uuid, now) for uuid in uuids}
+        if any(since >= resources.listed_at for since in self._unexplained_since.values()):
+            resources.look_again()
+        return tuple(
+            uuid
+            for uuid, since in self._unexplained_since.items()
+            if since < resources.listed_at and now - since >= UNEXPLAINED_SECONDS
+        )
+
+
+def _pod_status(pod: PodName, shares: Sequence[PodShare], joules: float) -> PodStatus:
+    watts = _known([share.watts for share in shares])
+    activity = _known([share.activity_percent for share in shares])
+    return PodStatus(
+        namespace=pod.namespace,
+        name=pod.name,
+        devices=tuple(sorted({share.device for share in shares})),
+        shared=any(share.shared for share in shares),
+        watts=None if watts is None else round(sum(watts), 1),
+        energy_joules=round(joules, 1),
+        activity_percent=None if activity is None else round(sum(activity) / len(activity), 1),
+        attribution=max(share.certainty for share in shares).word,
+    )
+
+
+def _known(figures: Sequence[float | None]) -> list[float] | None:
+    """All of them, or None: a sum that lacks one would be too low."""
+    known = [figure for figure in figures if figure is not None]
+    return known if len(known) == len(figures) else None
