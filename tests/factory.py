@@ -29,6 +29,7 @@ BRISK = {
     "PENSTOCK_RETRY_SECONDS": "0.5",
     "PENSTOCK_WAITING_LEAVES_COUNT_SECONDS": "4",
     "PENSTOCK_NODE_LOST_SECONDS": "4",
+    "PENSTOCK_GPU_FAILED_SECONDS": "1",
     "PENSTOCK_BACK_OFF_SECONDS": "2",
 }
 """Settings that make a test's patience suffice; every limit keeps its meaning."""

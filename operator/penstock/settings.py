@@ -58,6 +58,15 @@ class Settings(_Environment):
     node_lost_seconds: Seconds = 40
     """Replicas on a node that has been NotReady for this long are replaced."""
 
+    gpu_failed_seconds: Seconds = 10
+    """A GPU that has been lost, failed or waiting for a reset for this long is left by the replica that holds it."""
+
+    telemetry_lost_seconds: Seconds = 300
+    """A node whose agent has said nothing for this long gets the node condition `GPUPowerDegraded`."""
+
+    learned_write_seconds: Seconds = 3600
+    """How often what was learned of a pool's watts is written to its status; a rise is written six times as soon."""
+
     return_seconds: Seconds = 300
     """How long a replica that left otherwise than by shedding keeps the right of return to its watts."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts, Spawn
+from penstock.control.draining import Draining
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
 from penstock.control.returning import Rights
@@ -53,6 +54,7 @@ class ControlLoop:
     picture: Picture = field(init=False)
     rights: Rights = field(init=False)
     back_off: BackOff = field(init=False)
+    draining: Draining = field(init=False)
     turned_at: float | None = None
     """Our monotonic time of the last turn: readiness looks at it."""
     _ending: set[str] = field(default_factory=set)
@@ -62,6 +64,7 @@ class ControlLoop:
         self.picture = Picture(self.state)
         self.rights = Rights(self.settings.return_seconds)
         self.back_off = BackOff(self.settings.back_off_seconds)
+        self.draining = Draining(self.acts, self.settings.gpu_failed_seconds)
 
     async def run(self) -> None:
         """Turn for ever: at once when something changed, else every second."""
@@ -83,7 +86,7 @@ class ControlLoop:
         touched = self.picture.look(now_at)
         self.rights.observe(self.picture, now_time)
         # 2. end what cannot live where it is
-        verdicts = self._verdicts(now_time)
+        verdicts = self._verdicts(now_at, now_time)
         self._end(verdicts, now_at)
         # 3. plan
         waiting = self._waiting(now_at)
@@ -103,13 +106,15 @@ class ControlLoop:
 
     # --------------------------------------------------------------------------------------------------------- end
 
-    def _verdicts(self, now_time: float) -> dict[PoolKey, tuple[Verdict, ...]]:
+    def _verdicts(self, now_at: float, now_time: float) -> dict[PoolKey, tuple[Verdict, ...]]:
         nodes, lost_seconds = self.state.nodes, self.settings.node_lost_seconds
         found = {
             key: lifecycle.endings((*roll.pinned, *roll.bound), nodes, now_time, lost_seconds)
             for key, roll in self.picture.rolls.items()
         }
-        return {key: verdicts for key, verdicts in found.items() if verdicts}
+        broken = self.draining.verdicts(self.picture, now_at)
+        both = {key: (*verdicts, *broken.get(key, ())) for key, verdicts in found.items()}
+        return {key: verdicts for key, verdicts in both.items() if verdicts}
 
     def _end(self, verdicts: dict[PoolKey, tuple[Verdict, ...]], now_at: float) -> None:
         self._ending &= self.state.pods.keys()
@@ -117,9 +122,13 @@ class ControlLoop:
             for verdict in pool_verdicts:
                 if not verdict.delete or verdict.pod.uid in self._ending:
                     continue
+                if verdict.ending is not Ending.LOST_NODE:
+                    self.back_off.fail_once(key, verdict.node, verdict.pod.uid, now_at)
+                if verdict.ending is Ending.FAILED_GPU:
+                    self.draining.begin(verdict)
+                    self.spawn(self.draining.evict(verdict))
+                    continue
                 self._ending.add(verdict.pod.uid)
-                if verdict.ending is Ending.DEAD_PIN:
-                    self.back_off.fail(key, verdict.node, now_at)
                 self.spawn(self._end_one(verdict))
 
     async def _end_one(self, verdict: Verdict) -> None:
@@ -198,7 +207,8 @@ class ControlLoop:
             for pod in roll.bound:
                 if pod.deletion_cost is None or pod.uid in self._ranking:
                     continue
-                cost = lifecycle.rank_change(pod, troubled=self._troubled(pod.node))
+                troubled = pod.uid in self.draining.broken or self._troubled(pod.node)
+                cost = lifecycle.rank_change(pod, troubled=troubled)
                 if cost is not None:
                     self._ranking.add(pod.uid)
                     self.spawn(self._rank_one(pod, cost))

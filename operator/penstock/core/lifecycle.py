@@ -78,12 +78,13 @@ class Ending(StrEnum):
 
     DEAD_PIN = "DeadPin"
     LOST_NODE = "LostNode"
+    FAILED_GPU = "FailedGPU"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A pod that cannot live where it is. `delete` is False where deleting would lose or harm it: then it is only
-    reported, with `message` saying what a person can do.
+    reported, with `message` saying what a person can do. From a failed GPU it is evicted, from anywhere else deleted.
     """
 
     pod: Pod
