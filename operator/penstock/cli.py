@@ -10,7 +10,7 @@ import typer
 
 from penstock import __version__
 from penstock.errors import InvalidInput
-from penstock.settings import AgentSettings, Settings, read
+from penstock.settings import AgentSettings, CapperSettings, Settings, read
 
 app = typer.Typer(
     help="Penstock decides where model replicas run: inside the law, inside the power, and says why.",
@@ -71,6 +71,17 @@ def agent(kubeconfig: Kubeconfig = None, context: Context = None) -> None:
     from penstock.logs import configure
 
     settings = read(AgentSettings, kubeconfig=kubeconfig, context=context)
+    configure(settings.log_level)
+    asyncio.run(process.run(settings))
+
+
+@app.command()
+def capper(kubeconfig: Kubeconfig = None, context: Context = None) -> None:
+    """Run the node's capper: set the power limits that the operator asks for, and read them back."""
+    from penstock.capper import process
+    from penstock.logs import configure
+
+    settings = read(CapperSettings, kubeconfig=kubeconfig, context=context)
     configure(settings.log_level)
     asyncio.run(process.run(settings))
 

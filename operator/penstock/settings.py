@@ -3,7 +3,7 @@
 import secrets
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -119,6 +119,28 @@ class AgentSettings(_Environment):
     def pod_resources(self) -> Path | None:
         """The same as a path; None where it is off."""
         return None if self.pod_resources_socket == "off" else Path(self.pod_resources_socket)
+
+
+class CapperSettings(_Environment):
+    """The capper's settings, from the same environment prefix."""
+
+    node_name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The node whose GPUs it caps: `spec.nodeName` by the downward API."""
+
+    mode: Literal["Observe", "Enforce"] = "Observe"
+    """Observe sets nothing and says what it would set."""
+
+    gpus_per_minute: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Limits that are set per minute on this node outside an emergency."""
+
+    state_directory: Path = Path("/var/lib/penstock/capper")
+    """Directory of the node that outlives the pod: what was there before our first cap."""
+
+    heartbeat_seconds: Annotated[float, Field(ge=1, le=300)] = 30
+    """The capper's part of the GPUNode's status is written at least this often."""
+
+    look_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
+    """Pause between two looks at a GPU's limit."""
 
 
 Kind = TypeVar("Kind", bound=_Environment)

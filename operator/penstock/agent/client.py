@@ -1,4 +1,4 @@
-"""The agent's one errand at the API server: the status of its own GPUNode, which it makes where there is none."""
+"""What a process of the node sends to the API server; the agent's one errand there: its own GPUNode's status."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import aiohttp
 import msgspec
 
 from penstock.agent.access import Access
-from penstock.api.names import API_VERSION, GROUP, VERSION
+from penstock.api.names import AGENT_MANAGER, API_VERSION, GROUP, VERSION
 from penstock.errors import ApiError, Forbidden, NotFound, TooManyRequests
 
-_FIELD_MANAGER = "penstock-agent"
+GPU_NODES = f"/apis/{GROUP}/{VERSION}/gpunodes"
+MERGE_PATCH = "application/merge-patch+json"
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _DEFAULT_RETRY_AFTER_SECONDS = 1.0
 
@@ -25,15 +26,17 @@ class _Refusal(msgspec.Struct):
     message: str = ""
 
 
-class GPUNodeClient:
-    """Writes one node's GPUNode. Raises ApiError for an answer, aiohttp.ClientError or TimeoutError without one."""
+class ApiSession:
+    """Requests of one node's process. Raises ApiError for an answer, aiohttp.ClientError or TimeoutError without one.
 
-    def __init__(self, access: Access, node_name: str) -> None:
+    `connections` bounds how many are open at once; `field_manager` is whose fields a write changes.
+    """
+
+    def __init__(self, access: Access, field_manager: str, connections: int = 2) -> None:
         self._access = access
-        self._node_name = node_name
-        self._collection = f"{access.server}/apis/{GROUP}/{VERSION}/gpunodes"
+        self._field_manager = field_manager
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=2, ssl=access.tls or True), timeout=_TIMEOUT
+            connector=aiohttp.TCPConnector(limit=connections, ssl=access.tls or True), timeout=_TIMEOUT
         )
 
     async def __aenter__(self) -> Self:
@@ -44,6 +47,27 @@ class GPUNodeClient:
     ) -> None:
         await self._session.close()
 
+    async def send(self, method: str, path: str, body: bytes, content_type: str = "application/json") -> None:
+        """One write."""
+        headers = {**self.headers(), "Content-Type": content_type}
+        parameters = {"fieldManager": self._field_manager}
+        url = f"{self._access.server}{path}"
+        async with self._session.request(method, url, data=body, headers=headers, params=parameters) as answer:
+            await refuse(answer)
+
+    def headers(self) -> dict[str, str]:
+        """Who asks, and in which language."""
+        token = self._access.token()
+        return {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+
+
+class GPUNodeClient(ApiSession):
+    """Writes one node's GPUNode."""
+
+    def __init__(self, access: Access, node_name: str) -> None:
+        super().__init__(access, AGENT_MANAGER)
+        self._node_name = node_name
+
     async def publish(self, patch: bytes) -> None:
         """Merge `patch` into `/status`; an object that is not there is made first."""
         try:
@@ -53,29 +77,24 @@ class GPUNodeClient:
             await self._patch_status(patch)
 
     async def _patch_status(self, patch: bytes) -> None:
-        url = f"{self._collection}/{self._node_name}/status"
-        await self._send("PATCH", url, patch, "application/merge-patch+json")
+        await self.send("PATCH", f"{GPU_NODES}/{self._node_name}/status", patch, MERGE_PATCH)
 
     async def _create(self) -> None:
         # The label is what makes the API server keep record of who writes when: of an object that is born with
         # nothing but a name it keeps none (tried), and after a restart the operator could not tell a report's age.
-        metadata = {"name": self._node_name, "labels": {"app.kubernetes.io/managed-by": _FIELD_MANAGER}}
+        metadata = {"name": self._node_name, "labels": {"app.kubernetes.io/managed-by": AGENT_MANAGER}}
         node = {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": metadata}
         try:
-            await self._send("POST", self._collection, msgspec.json.encode(node), "application/json")
+            await self.send("POST", GPU_NODES, msgspec.json.encode(node))
         except ApiError as error:
             if error.status != HTTPStatus.CONFLICT:
                 raise
 
-    async def _send(self, method: str, url: str, body: bytes, content_type: str) -> None:
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
-        if token := self._access.token():
-            headers["Authorization"] = f"Bearer {token}"
-        parameters = {"fieldManager": _FIELD_MANAGER}
-        async with self._session.request(method, url, data=body, headers=headers, params=parameters) as answer:
-            text = await answer.read()
-            if answer.status >= HTTPStatus.BAD_REQUEST:
-                raise _error(answer.status, text, answer.headers.get("Retry-After", ""))
+
+async def refuse(answer: aiohttp.ClientResponse) -> None:
+    """Raise what the API server answered, where it was not success."""
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        raise _error(answer.status, await answer.read(), answer.headers.get("Retry-After", ""))
 
 
 def _error(status: int, text: bytes, retry_after: str) -> ApiError:

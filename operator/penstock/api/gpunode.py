@@ -166,7 +166,9 @@ class GPUNodeSpec(Model):
     caps_fence: Annotated[str, Field(max_length=320)] = ""
     """The leader's fence, as each lift carries it."""
     caps_at: Time | None = None
-    """When the operator last said so; renewed while it is there."""
+    """When the operator last said so; renewed while there are caps, for without its word no limit is raised."""
+    caps_urgent: bool = False
+    """An emergency: limits are set at once, whatever pace the capper keeps otherwise."""
 
 
 class CappedGpu(Model):
@@ -178,9 +180,12 @@ class CappedGpu(Model):
     """As read back after setting it."""
     baseline_watts: Watts | None = None
     """The limit before our first; never passed by ours, and given back at the end."""
-    outcome: Literal["Applied", "Restored", "Refused", "HandsOff", "Observed"]
+    outcome: Literal["Applied", "Restored", "Refused", "HandsOff", "Observed", "Waiting"]
+    """HandsOff: somebody else sets this limit. Observed: what would be done. Waiting: for its turn."""
     reason: Word = ""
     """Such as `NotSupported`, `NoPermission`, `NotApplied`, `ForeignLimit`, `NoPersistenceMode`."""
+    pod_uid: Word = ""
+    """The pod for whose sake."""
     message: Sentence = ""
     since: Time | None = None
 

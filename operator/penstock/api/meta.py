@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 T = TypeVar("T")
-_INITIALISMS = frozenset({"gpu", "id", "ip"})
+_INITIALISMS = frozenset({"gpu", "id", "ip", "uid"})
 
 
 def camel(name: str) -> str:

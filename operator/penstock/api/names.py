@@ -65,3 +65,10 @@ LEFT_ANNOTATION = "penstock.dev/left-count"
 
 RELEASE_ANNOTATION = "penstock.dev/release"
 """On a Deployment of ours that `penstock release` paused: so that a second run resumes what a first one left."""
+
+CAPPER_LABEL = "penstock.dev/capper"
+"""On a node, `off`: its capper sets nothing any more and gives back what it set. The kill switch."""
+
+AGENT_MANAGER = "penstock-agent"
+CAPPER_MANAGER = "penstock-capper"
+"""Field managers of the two processes that write a GPUNode's status."""
