@@ -260,6 +260,11 @@ class Node(Struct, gc=False):
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
 
+class MigInstance(Struct, gc=False):
+    uuid: str = ""
+    slices: int | None = None
+
+
 class Gpu(Struct, gc=False):
     uuid: str = ""
     index: int = 0
@@ -281,6 +286,7 @@ class Gpu(Struct, gc=False):
     thermalMarginCelsius: float | None = None
     throttleReasons: list[str] | None = None
     migMode: bool | None = None
+    migInstances: list[MigInstance] | None = None
     health: str = ""
     message: str = ""
 
@@ -294,12 +300,25 @@ class Platform(Struct, gc=False):
     fabricClique: int | None = None
 
 
+class PodReading(Struct, gc=False):
+    namespace: str = ""
+    name: str = ""
+    devices: list[str] | None = None
+    shared: bool = False
+    watts: float | None = None
+    activityPercent: float | None = None
+    attribution: str = ""
+
+
 class GpuNodeStatus(Struct, gc=False):
     heartbeatSeconds: float = 0.0
     sequence: int = 0
     sampledAt: datetime | None = None
     platform: Platform | None = None
     gpus: list[Gpu] | None = None
+    podResources: str = ""
+    pods: list[PodReading] | None = None
+    unallocatedInUse: list[str] | None = None
 
 
 class GpuNode(Struct, gc=False):

@@ -123,6 +123,8 @@ class PodGpus:
     name: str
     uuids: tuple[str, ...] = ()
     """Whole GPUs, and the parents of MIG devices."""
+    shares: tuple[float, ...] = ()
+    """How much of each of them, by slices; empty: all of it. Who shares a GPU in time holds all of it."""
     shared: bool = False
     watts: float | None = None
     activity_percent: float | None = None

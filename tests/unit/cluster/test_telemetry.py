@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.cluster.parse.news import is_news
 from penstock.cluster.parse.telemetry import Heard, decode_gpu_node, hear, last_status_write
-from penstock.core.model import GpuHealth, Platform
+from penstock.core.model import GpuHealth, Platform, Telemetry
 
 GPU = {
     "uuid": "GPU-0",
@@ -261,3 +262,51 @@ def test_a_node_that_never_spoke_has_no_gpus() -> None:
     silent = hear(decode_gpu_node(b'{"metadata":{"name":"n1"}}'), None, now=5.0, age_seconds=None).telemetry
     assert silent.gpus == ()
     assert silent.contradiction == "its agent has never reported"
+
+
+# ---------------------------------------------------------------------------------------------------- whose GPUs
+
+SPLIT = {"uuid": "GPU-1", "index": 1, "migInstances": [{"uuid": "MIG-1", "slices": 3}, {"uuid": "MIG-2", "slices": 2}]}
+
+
+def pods_of(*devices: str, said: str = "Read", **pod: object) -> Telemetry:
+    told = {"namespace": "search", "name": "llama-0", "devices": list(devices), **pod}
+    seen = report(0, 100, {}, SPLIT, podResources=said, pods=[told])
+    return hear(seen, None, now=1000.0, age_seconds=None).telemetry
+
+
+@pytest.mark.parametrize(
+    ("devices", "uuids", "shares"),
+    (
+        pytest.param(("GPU-0",), ("GPU-0",), (1.0,), id="a whole GPU"),
+        pytest.param(("MIG-1",), ("GPU-1",), (3 / 7,), id="a MIG device is a part of its GPU"),
+        pytest.param(("MIG-1", "MIG-2"), ("GPU-1",), (5 / 7,), id="two MIG devices of one GPU"),
+        pytest.param(("GPU-0", "MIG-1"), ("GPU-0", "GPU-1"), (1.0, 3 / 7), id="both"),
+        pytest.param(("GPU-9",), (), (), id="a device that no GPU here has"),
+    ),
+)
+def test_who_holds_what(devices: tuple[str, ...], uuids: tuple[str, ...], shares: tuple[float, ...]) -> None:
+    heard = pods_of(*devices, watts=420.0, activityPercent=60.0, attribution="Exact").pods
+    assert heard is not None
+    (pod,) = heard
+    assert (pod.namespace, pod.name, pod.uuids) == ("search", "llama-0", uuids)
+    assert pod.shares == pytest.approx(shares)
+    assert (pod.watts, pod.activity_percent, pod.attribution) == (420.0, 60.0, "Exact")
+
+
+@pytest.mark.parametrize("said", ("Unavailable", ""))
+def test_without_the_kubelets_word_nobody_knows_who_holds_what(said: str) -> None:
+    assert pods_of("GPU-0", said=said).pods is None
+
+
+def test_a_gpu_that_works_without_a_pod_is_named() -> None:
+    seen = report(0, 100, {}, SPLIT, podResources="Read", pods=[], unallocatedInUse=["GPU-1"])
+    heard = hear(seen, None, now=1000.0, age_seconds=None).telemetry
+    assert (heard.pods, heard.unallocated_in_use) == ((), ("GPU-1",))
+
+
+def test_a_pod_on_other_gpus_is_news_and_its_watts_are_not() -> None:
+    known = pods_of("GPU-0", watts=400.0)
+    assert is_news(known, pods_of("MIG-1", watts=400.0))
+    assert is_news(known, pods_of("GPU-0", said="Unavailable"))
+    assert not is_news(known, pods_of("GPU-0", watts=410.0))

@@ -13,11 +13,20 @@ def is_news(known: Telemetry, new: Telemetry) -> bool:
         return True
     if known.heard_at != new.heard_at and _was_stale(known, new.heard_at):
         return True
+    if _holdings(known) != _holdings(new):
+        return True
     return [_material(gpu) for gpu in known.gpus] != [_material(gpu) for gpu in new.gpus]
 
 
 def _was_stale(known: Telemetry, now: float) -> bool:
     return now - known.heard_at > HEARTBEATS_UNTIL_STALE * known.heartbeat_seconds
+
+
+def _holdings(telemetry: Telemetry) -> tuple[object, ...]:
+    """Who holds which GPU, and which works without a pod."""
+    pods = telemetry.pods
+    held = None if pods is None else [(pod.namespace, pod.name, pod.uuids, pod.shares) for pod in pods]
+    return held, telemetry.unallocated_in_use
 
 
 def _material(gpu: Gpu) -> tuple[object, ...]:

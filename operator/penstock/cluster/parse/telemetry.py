@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.cluster import wire
 from penstock.cluster.parse.pods import unix_time
-from penstock.core.model import Gpu, GpuHealth, Platform, Telemetry
+from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry
 
 LONGEST_HEARTBEAT_SECONDS = 300.0
 IDLE_SHARE_OF_MAXIMUM = 0.25
@@ -31,6 +31,9 @@ LONGEST_TREND_SECONDS = 5 * MINUTE_SECONDS
 
 _POWER_BRAKE = "HwPowerBrake"
 _SLOWED_BY_HEAT = frozenset({"HwSlowdown", "HwThermalSlowdown", "SwThermalSlowdown"})
+
+_READ = "Read"
+_SLICES_OF_A_GPU = 7
 
 _HEALTH = {health.value: health for health in GpuHealth}
 
@@ -62,6 +65,8 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
         heard_at=_heard_at(status.sequence, before, now, age_seconds),
         gpus=gpus,
         platform=_platform(status.platform),
+        pods=tuple(_pods(status)) if status.podResources == _READ else None,
+        unallocated_in_use=tuple(sorted(status.unallocatedInUse or ())),
     )
     moved = before is None or sampled != before.sampled_time
     heard = Heard(current, sampled, now if moved or before is None else before.sample_at)
@@ -248,6 +253,29 @@ def _gpu(seen: wire.Gpu) -> Gpu:
         mig=bool(seen.migMode),
         message=seen.message,
     )
+
+
+def _pods(status: wire.GpuNodeStatus) -> Iterator[PodGpus]:
+    """Who holds what, as the kubelet lists it, with the parents of MIG devices in their place."""
+    share = {gpu.uuid: (gpu.uuid, 1.0) for gpu in status.gpus or ()}
+    for gpu in status.gpus or ():
+        for part in gpu.migInstances or ():
+            share[part.uuid] = (gpu.uuid, min((part.slices or _SLICES_OF_A_GPU) / _SLICES_OF_A_GPU, 1.0))
+    for pod in status.pods or ():
+        held: dict[str, float] = {}
+        # A device that is in no reading of the same report belongs to no GPU that anybody knows.
+        for parent, size in (share[device] for device in pod.devices or () if device in share):
+            held[parent] = min(held.get(parent, 0.0) + size, 1.0)
+        yield PodGpus(
+            namespace=pod.namespace,
+            name=pod.name,
+            uuids=tuple(held),
+            shares=tuple(held.values()),
+            shared=pod.shared,
+            watts=pod.watts,
+            activity_percent=pod.activityPercent,
+            attribution=pod.attribution,
+        )
 
 
 def _platform(seen: wire.Platform | None) -> Platform:
