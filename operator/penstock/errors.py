@@ -10,6 +10,7 @@ PenstockError
 │   └── TooManyRequests     429, with `retry_after_seconds`
 ├── LeaseLost               somebody else leads: the process ends
 ├── StreamBroken            a watch ended in a way that only a new one mends
+├── QueryFailed             Prometheus answered, but not with what was asked for
 └── NvmlUnavailable         the NVIDIA management library or its driver is missing
 """
 
@@ -73,6 +74,10 @@ class LeaseLost(PenstockError):
 
 class StreamBroken(PenstockError):
     """A watch stream ended abnormally; the informer starts a new one."""
+
+
+class QueryFailed(PenstockError):
+    """Prometheus answered, but not with what was asked for."""
 
 
 class NvmlUnavailable(PenstockError):

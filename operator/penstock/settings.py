@@ -88,6 +88,33 @@ class Settings(_Environment):
     probe_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port of `/healthz`, `/readyz` and `/metrics`; 0 takes a free one and logs it."""
 
+    telemetry_source: Literal["Agent", "Prometheus"] = "Agent"
+    """Who says what GPUs draw and do: our agents, or a Prometheus that scrapes DCGM exporters. Never both."""
+
+    prometheus_url: Annotated[str, Field(max_length=2048, pattern=r"^(https?://.+)?$")] = ""
+    """Base URL of that Prometheus, without `/api/v1`."""
+
+    prometheus_interval_seconds: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 30
+    """How often an exporter reads its GPUs, or is scraped, whichever is longer; three of these are fresh."""
+
+    prometheus_poll_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 10
+    """Pause between two rounds of queries."""
+
+    prometheus_timeout_seconds: Annotated[float, Field(gt=0, le=120, allow_inf_nan=False)] = 10
+    """How long one query may take."""
+
+    prometheus_token_file: Path | None = None
+    """File with a bearer token, read anew for every round; left out: none is sent."""
+
+    prometheus_ca_file: Path | None = None
+    """File with the authorities that sign Prometheus' certificate; left out: the system's."""
+
+    @model_validator(mode="after")
+    def _prometheus_is_somewhere(self) -> Self:
+        if self.telemetry_source == "Prometheus" and not self.prometheus_url:
+            raise ValueError("telemetry_source is Prometheus, so prometheus_url must say where it is")
+        return self
+
     @model_validator(mode="after")
     def _a_leader_gives_up_before_its_lease_ends(self) -> Self:
         if not self.retry_seconds < self.renew_seconds < self.lease_seconds:

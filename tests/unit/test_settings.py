@@ -47,6 +47,9 @@ WRONG = {
     "no number at all": ("PENSTOCK_RETURN_SECONDS", "nan", "PENSTOCK_RETURN_SECONDS: 'nan': .*finite"),
     "a port that does not exist": ("PENSTOCK_PROBE_PORT", "65536", "PENSTOCK_PROBE_PORT: '65536': .*65535"),
     "an unknown level": ("PENSTOCK_LOG_LEVEL", "loud", "PENSTOCK_LOG_LEVEL: 'loud'"),
+    "a second source without a place": ("PENSTOCK_TELEMETRY_SOURCE", "Prometheus", "prometheus_url must say where"),
+    "a source that does not exist": ("PENSTOCK_TELEMETRY_SOURCE", "Both", "PENSTOCK_TELEMETRY_SOURCE: 'Both'"),
+    "a Prometheus that is no URL": ("PENSTOCK_PROMETHEUS_URL", "prometheus:9090", "PENSTOCK_PROMETHEUS_URL"),
     "a lease shorter than its renewal": ("PENSTOCK_LEASE_SECONDS", "9", r"renew_seconds \(10\) < lease_seconds \(9\)"),
 }
 

@@ -33,9 +33,12 @@ class Dirty:
 
 
 class ClusterState:
-    """What is known of the cluster, by kind. Read the dicts freely; change them only through the methods."""
+    """What is known of the cluster, by kind. Read the dicts freely; change them only through the methods.
 
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+    One install has one source of telemetry: with `hears_agents` false, what agents publish is left alone.
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic, hears_agents: bool = True) -> None:
         self.nodes: dict[str, Node] = {}
         self.telemetry: dict[str, Telemetry] = {}
         self.pods: dict[str, Pod] = {}
@@ -55,6 +58,7 @@ class ClusterState:
         self.wake = asyncio.Event()
 
         self._now = now
+        self._hears_agents = hears_agents
         self._heard: dict[str, Heard] = {}
         self._assumed: dict[str, tuple[str, Pod]] = {}
         self.first_seen_at: dict[str, float] = {}
@@ -175,9 +179,16 @@ class ClusterState:
 
     def put_gpu_node(self, seen: wire.GpuNode, server_time: float | None) -> None:
         """An agent's report. `server_time` as in `informer.Kind`: from it the age after a start or a gap."""
+        if self._hears_agents:
+            self.put_report(seen, age_seconds(seen, server_time))
+
+    def put_report(self, seen: wire.GpuNode, age: float | None, doubt: str = "") -> None:
+        """A report of one node's GPUs, `age` seconds old. `doubt` says what in it cannot be true, if anything."""
         name = seen.metadata.name
         before = self._heard.get(name)
-        heard = hear(seen, before, self._now(), age_seconds(seen, server_time))
+        heard = hear(seen, before, self._now(), age)
+        if doubt:
+            heard = replace(heard, telemetry=replace(heard.telemetry, contradiction=doubt))
         self._heard[name] = heard
         self.telemetry[name] = heard.telemetry
         # A mere heartbeat waits for the next turn: it keeps the node fresh, but no decision turns on it.
@@ -186,6 +197,11 @@ class ClusterState:
             self._mark_node(name)
 
     def delete_gpu_node(self, name: str) -> None:
+        if self._hears_agents:
+            self.drop_report(name)
+
+    def drop_report(self, name: str) -> None:
+        """Forget what was heard of a node."""
         self._heard.pop(name, None)
         if self.telemetry.pop(name, None) is not None:
             self._mark_node(name)

@@ -19,6 +19,7 @@ from penstock.cluster.feeds import informers
 from penstock.cluster.informer import Informer
 from penstock.cluster.lease import Elector, Timing
 from penstock.cluster.probes import Probes
+from penstock.cluster.prometheus import PrometheusTelemetry, Server
 from penstock.cluster.roster import Roster
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
@@ -85,7 +86,7 @@ class Operator:
 
     def __init__(self, settings: Settings, access: Access, client: KubeClient, metrics: Metrics) -> None:
         self.settings, self.access, self.client, self.metrics = settings, access, client, metrics
-        self.state = ClusterState()
+        self.state = ClusterState(hears_agents=settings.telemetry_source == "Agent")
         self.informers: tuple[Informer[Any], ...] = informers(client, self.state, metrics, settings.watch_quiet_seconds)
         for one in self.informers:
             metrics.watch_age_seconds.labels(one.kind.resource).set_function(partial(getattr, one, "age_seconds"))
@@ -95,6 +96,10 @@ class Operator:
         self.status_writer = StatusWriter(client, metrics, settings.status_writes_per_second)
         self.stopping = asyncio.Event()
         self.roster = Roster(client, self.state)
+        self.prometheus = _prometheus(settings, self.state)
+        if self.prometheus:
+            age_seconds = partial(getattr, self.prometheus, "age_seconds")
+            metrics.watch_age_seconds.labels("prometheus").set_function(age_seconds)
 
     async def run(self) -> None:
         self._take_signals()
@@ -128,6 +133,7 @@ class Operator:
             _never_ends("the status writer", self.status_writer.run()),
             _never_ends("the event poster", self.events.run()),
             _never_ends("the probes", probes.run()),
+            *((_never_ends("the queries to Prometheus", self.prometheus.run()),) if self.prometheus else ()),
             watch_written_kinds(self.access, self.state, self.settings.watch_quiet_seconds),
         ]
 
@@ -180,6 +186,20 @@ class Operator:
         if self.elector.leading and loop.turned_at is None:
             return "leading, but no decision was made yet"
         return ""
+
+
+def _prometheus(settings: Settings, state: ClusterState) -> PrometheusTelemetry | None:
+    if settings.telemetry_source != "Prometheus":
+        return None
+    server = Server(
+        url=settings.prometheus_url,
+        interval_seconds=settings.prometheus_interval_seconds,
+        poll_seconds=settings.prometheus_poll_seconds,
+        timeout_seconds=settings.prometheus_timeout_seconds,
+        token_file=settings.prometheus_token_file,
+        ca_file=settings.prometheus_ca_file,
+    )
+    return PrometheusTelemetry(server, state)
 
 
 async def _never_ends(name: str, work: Awaitable[None]) -> None:
