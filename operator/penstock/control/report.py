@@ -136,7 +136,7 @@ class Reporter:
         return max(min(due, default=math.inf) - now_at, 0.0)
 
     def _look(self, scene: Scene, pools: Collection[PoolKey], *, domains: bool) -> None:
-        statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_at)}
+        statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_time)}
         if domains:
             self._domains_due = False
             self._looked(_DOMAINS, scene.now_at)

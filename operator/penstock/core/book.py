@@ -6,18 +6,22 @@ says what each GPU has reserved and what it is planned to draw.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.core.columns import Bools, Floats
+from penstock.core.budget import Change, next_change, watts_at
+from penstock.core.columns import Floats
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
 from penstock.core.model import Domain, Guarantee, Pod, PoolKey
 from penstock.core.power import HolderKind, NodePower, booked, pod_hold, reservation_watts_per_gpu
 from penstock.core.row import Row
+
+SHOWN_WATTS = 1e-3
+"""Less than this is what floating point loses, and no overhead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,19 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One domain's account at one moment, in IT watts at its PDU.
+    """One domain's account at one moment, in IT watts at its PDU, with everything in the domains below it.
 
     `holders` add up to `committed_watts`. `floor_watts` is what it is charged with nothing placed, `draw_watts` what
     its GPUs draw now with their overhead (the last known draw of those that went silent). `shared_nodes` are charged
-    here and in the other domains named beside them.
+    here and in the other domains named beside them, which are neither above nor below this one.
     """
 
     name: str
     guarantee: str
     budget_watts: float
+    """In force now: what the ladder goes by."""
     usable_watts: float
+    """What admission goes by: the lowest budget of the next 15 minutes, less the margin."""
     committed_watts: float
     floor_watts: float
     draw_watts: float
@@ -53,6 +59,15 @@ class Statement:
     shared_nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     declared_too_low: tuple[PoolKey, ...] = ()
     """Pools whose replicas were measured above what they declare, where that is what they reserve."""
+    parent: str = ""
+    children: tuple[str, ...] = ()
+    """The domains right below."""
+    admission_budget_watts: float | None = None
+    """The lowest budget of the next 15 minutes, where that is not the one in force."""
+    next_change: Change | None = None
+    larger_children: tuple[tuple[str, float], ...] = ()
+    """Children whose own budget is above this one: this one binds first."""
+    unconfirmed: bool = False
 
     @property
     def headroom_watts(self) -> float:
@@ -64,16 +79,15 @@ class Statement:
         return max(0.0, -self.headroom_watts)
 
 
-def statements(fleet: Fleet, now_at: float) -> tuple[Statement, ...]:
-    """Every domain's account, by name."""
-    del now_at  # The fleet was booked at its own moment; a statement of any other would not add up.
-    floor = _floor_watts(fleet)
-    return tuple(_statement(fleet, at, floor) for at in range(len(fleet.domains)))
+def statements(fleet: Fleet, now_time: float) -> tuple[Statement, ...]:
+    """Every domain's account, by name. `now_time` (Unix) says which budgets are in force; the rest is the fleet's."""
+    accounts = Accounts(fleet)
+    return tuple(_statement(accounts, at, now_time) for at in range(len(fleet.domains)))
 
 
-def statement(fleet: Fleet, domain: str, now_at: float) -> Statement | None:
+def statement(fleet: Fleet, domain: str, now_time: float) -> Statement | None:
     """One domain's account; `None` for a domain that the fleet does not know."""
-    return next((one for one in statements(fleet, now_at) if one.name == domain), None)
+    return next((one for one in statements(fleet, now_time) if one.name == domain), None)
 
 
 def domain_names(fleet: Fleet, node: str) -> tuple[str, ...]:
@@ -96,8 +110,8 @@ def reservation_watts(fleet: Fleet, pod: Pod) -> tuple[tuple[str, float], ...]:
     if at is None or not pod.gpus:
         return ()
     row = fleet.rows[at]
-    held = ((fleet.domains[at], _held(fleet, row.power, fleet.domains[at], pod)) for at in row.domains)
-    return tuple((domain.name, (1.0 + domain.per_gpu_watt) * watts) for domain, watts in held)
+    held = ((rule, _held(fleet, row.power, rule, pod)) for rule in row.rules)
+    return tuple((rule.name, (1.0 + rule.per_gpu_watt) * watts) for rule, watts in held)
 
 
 def held_watts(fleet: Fleet, pod: Pod) -> float:
@@ -106,12 +120,12 @@ def held_watts(fleet: Fleet, pod: Pod) -> float:
     if at is None or not pod.gpus:
         return 0.0
     row = fleet.rows[at]
-    return max((_held(fleet, row.power, domain, pod) for domain in _domains_of(fleet, row)), default=0.0)
+    return max((_held(fleet, row.power, domain, pod) for domain in _rules_of(row)), default=0.0)
 
 
-def _domains_of(fleet: Fleet, row: Row) -> tuple[Domain, ...]:
+def _rules_of(row: Row) -> tuple[Domain, ...]:
     # In no domain a replica still holds its GPUs' limit.
-    return tuple(fleet.domains[at] for at in row.domains) or (Domain(""),)
+    return row.rules or (Domain(""),)
 
 
 def _held(fleet: Fleet, power: NodePower, domain: Domain, pod: Pod) -> float:
@@ -121,56 +135,116 @@ def _held(fleet: Fleet, power: NodePower, domain: Domain, pod: Pod) -> float:
     return pod.gpus * (sum(charged) / len(charged) if charged else reserved)
 
 
-def _statement(fleet: Fleet, at: int, floor: Floats) -> Statement:
-    domain = fleet.domains[at]
-    inside: Bools = (fleet.columns.domain == at).any(axis=1)
-    rows = [fleet.rows[row] for row in np.flatnonzero(inside).tolist()]
-    powered = [row for row in rows if row.power.planned_watts]
-    draw = sum(domain.overhead_watts + (1 + domain.per_gpu_watt) * row.power.now_watts for row in powered)
-    lowest = domain.overhead_watts * len(powered) + (1 + domain.per_gpu_watt) * float(floor[inside].sum())
+class Accounts:
+    """Per domain what its nodes add up to, those of the domains below included. One look at each node."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        count = len(fleet.domains)
+        self.nodes = [0] * count
+        self.holders: list[Counter[tuple[HolderKind, str]]] = [Counter() for _ in range(count)]
+        self.stale: list[list[str]] = [[] for _ in range(count)]
+        self.unmeasured: list[list[str]] = [[] for _ in range(count)]
+        self.shared: list[list[tuple[str, tuple[str, ...]]]] = [[] for _ in range(count)]
+        self.measured: list[set[PoolKey]] = [set() for _ in range(count)]
+        tree = fleet.context.tree
+        self.static = tree.totals([domain.static_watts for domain in fleet.domains])
+        self.children: list[list[int]] = [[] for _ in range(count)]
+        for at, above in enumerate(tree.ancestors):
+            if above:
+                self.children[above[0]].append(at)
+        self._add_nodes()
+        now = np.array([row.power.now_watts for row in fleet.rows])
+        self.draw_watts = self._at_the_pdu(now)
+        self.floor_watts = self._at_the_pdu(_floor_watts(fleet))
+
+    def _add_nodes(self) -> None:
+        branches: dict[tuple[int, ...], list[Row]] = defaultdict(list)
+        for row in self.fleet.rows:
+            branches[row.domains].append(row)
+        for chain, rows in branches.items():
+            if chain:
+                self._add_branch(chain, rows)
+
+    def _add_branch(self, chain: tuple[int, ...], rows: Sequence[Row]) -> None:
+        """The nodes that the same domains charge."""
+        held = _held_by_guarantee(rows)
+        powered = [row for row in rows if row.power.planned_watts]
+        stale = [row.view.node.name for row in powered if row.evidence is not Evidence.FRESH]
+        unmeasured = [row.view.node.name for row in powered if row.power.unmeasured]
+        for at, rule in zip(chain, rows[0].rules, strict=True):
+            self.nodes[at] += len(rows)
+            self.holders[at].update(held[rule.guarantee])
+            self.stale[at] += stale
+            self.unmeasured[at] += unmeasured
+            self.measured[at] |= {row.measured[0] for row in powered if row.measured}
+        leaves = self.fleet.context.tree.leaves(rows[0].view.node)
+        for leaf in leaves if len(leaves) > 1 else ():
+            others = tuple(self.fleet.domains[other].name for other in leaves if other != leaf)
+            self.shared[leaf] += [(row.view.node.name, others) for row in rows]
+
+    def _at_the_pdu(self, gpu_watts: Floats) -> Floats:
+        """Per domain its static load, and the overhead and GPU watts of its nodes."""
+        columns = self.fleet.columns
+        watts = columns.overhead + columns.factor * gpu_watts[:, None]
+        sums = np.bincount(columns.domain.ravel(), weights=watts.ravel(), minlength=len(self.static) + 1)
+        return np.asarray(sums[:-1] + np.array(self.static))
+
+
+def _held_by_guarantee(rows: Iterable[Row]) -> Mapping[Guarantee, Counter[tuple[HolderKind, str]]]:
+    held: dict[Guarantee, Counter[tuple[HolderKind, str]]] = defaultdict(Counter)
+    for row in rows:
+        for guarantee, watts in {
+            rule.guarantee: one for rule, one in zip(row.rules, row.held_watts, strict=True)
+        }.items():
+            held[guarantee].update(watts)
+    return held
+
+
+def _statement(accounts: Accounts, at: int, now_time: float) -> Statement:
+    fleet = accounts.fleet
+    domain, budget = fleet.domains[at], watts_at(fleet.domains[at].budget, now_time)
+    below = [fleet.domains[child] for child in accounts.children[at]]
     return Statement(
         name=domain.name,
         guarantee=domain.guarantee.value,
-        budget_watts=domain.budget_watts,
+        budget_watts=budget,
         usable_watts=domain.usable_watts,
         committed_watts=float(fleet.committed_watts[at]),
-        floor_watts=domain.static_watts + lowest,
-        draw_watts=domain.static_watts + draw,
-        nodes=len(rows),
-        holders=tuple(_holders(domain, at, powered)),
-        stale_nodes=tuple(row.view.node.name for row in powered if row.evidence is not Evidence.FRESH),
-        unmeasured_nodes=tuple(row.view.node.name for row in powered if row.power.unmeasured),
-        shared_nodes=tuple(_shared(fleet, at, rows)),
-        declared_too_low=_declared_too_low(domain, powered),
+        floor_watts=float(accounts.floor_watts[at]),
+        draw_watts=float(accounts.draw_watts[at]),
+        nodes=accounts.nodes[at],
+        holders=tuple(_holders(accounts, at)),
+        stale_nodes=tuple(sorted(accounts.stale[at])),
+        unmeasured_nodes=tuple(sorted(accounts.unmeasured[at])),
+        shared_nodes=tuple(sorted(accounts.shared[at])),
+        declared_too_low=_declared_too_low(domain, accounts.measured[at]),
+        parent=domain.parent if fleet.context.tree.ancestors[at] else "",
+        children=tuple(child.name for child in below),
+        admission_budget_watts=None if domain.budget_watts == budget else domain.budget_watts,
+        next_change=next_change(domain.budget, now_time),
+        larger_children=tuple(
+            (child.name, watts) for child in below if (watts := watts_at(child.budget, now_time)) > budget
+        ),
+        unconfirmed=domain.unconfirmed,
     )
 
 
-def _holders(domain: Domain, at: int, rows: Iterable[Row]) -> Iterator[Holder]:
-    held: Counter[tuple[HolderKind, str]] = Counter()
-    nodes = gpu_watts = 0.0
-    for row in rows:
-        nodes += 1
-        for key, watts in row.held_watts[row.domains.index(at)].items():
-            held[key] += watts  # type: ignore[assignment]  # Counter is typed for whole numbers
-            gpu_watts += watts
-    for (kind, name), watts in sorted(held.items()):
+def _holders(accounts: Accounts, at: int) -> Iterator[Holder]:
+    gpu_watts = 0.0
+    for (kind, name), watts in sorted(accounts.holders[at].items()):
+        gpu_watts += watts
         yield Holder(kind, name, watts)
-    if overhead := nodes * domain.overhead_watts + domain.per_gpu_watt * gpu_watts:
+    static = accounts.static[at]
+    overhead = float(accounts.fleet.committed_watts[at]) - static - gpu_watts
+    if overhead > SHOWN_WATTS:
         yield Holder("Overhead", "", overhead)
-    if domain.static_watts:
-        yield Holder("Static", "", domain.static_watts)
+    if static:
+        yield Holder("Static", "", static)
 
 
-def _shared(fleet: Fleet, at: int, rows: Iterable[Row]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for row in rows:
-        if len(row.domains) > 1:
-            yield row.view.node.name, tuple(fleet.domains[other].name for other in row.domains if other != at)
-
-
-def _declared_too_low(domain: Domain, rows: Iterable[Row]) -> tuple[PoolKey, ...]:
-    if domain.guarantee is Guarantee.HARD:
-        return ()
-    return tuple(sorted({row.measured[0] for row in rows if row.measured}, key=str))
+def _declared_too_low(domain: Domain, pools: Iterable[PoolKey]) -> tuple[PoolKey, ...]:
+    return () if domain.guarantee is Guarantee.HARD else tuple(sorted(pools, key=str))
 
 
 def _floor_watts(fleet: Fleet) -> Floats:

@@ -35,6 +35,9 @@ REASONS: Mapping[Filter, Reason] = {
 
 def decision_record(decision: Decision) -> dict[str, Any]:
     """What the placed pod's annotation holds: at most 1.5 kB as compact JSON."""
+MOST_DOMAINS = 4
+"""Of more domains that lack watts only those that lack the fewest are named."""
+
     record: dict[str, Any] = {
         "reason": sentence(decision),
         "node": decision.node,
@@ -202,11 +205,15 @@ def _short_of_watts(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iter
     del number
     missing = table.missing_watts()[rows]
     domains = fleet.columns.domain[rows]
-    for at, domain in enumerate(fleet.domains):
-        short = (domains == at) & (missing > 0)
-        if short.any():
-            refused, watts = int(short.any(axis=1).sum()), budget_watts(float(missing[short].min()), domain)
-            yield f"{refused} would pass the budget of PowerDomain/{domain.name} by {watts} W"
+    told: list[tuple[int, str]] = []
+    for at in np.unique(domains[missing > 0]).tolist():
+        short, domain = (domains == at) & (missing > 0), fleet.domains[at]
+        refused, watts = int(short.any(axis=1).sum()), budget_watts(float(missing[short].min()), domain)
+        told.append((watts, f"{refused} would pass the budget of PowerDomain/{domain.name} by {watts} W"))
+    nearest = sorted(told)[:MOST_DOMAINS]
+    yield from (phrase for _, phrase in told if any(phrase == one for _, one in nearest))
+    if len(told) > MOST_DOMAINS:
+        yield f"and so in {len(told) - MOST_DOMAINS} more domains"
 
 
 def _backed_off(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:

@@ -15,6 +15,7 @@ from penstock.core.model import Domain, Node, PlacementRules, Pod, PoolKey, Tele
 from penstock.core.power import Pools, ProductMaxima
 from penstock.core.residency import contradicts_itself
 from penstock.core.row import Context, NodeView, Row, build_row, measured
+from penstock.core.tree import Tree, grow, same_shape
 
 __all__ = ["Fleet", "NodeView"]
 
@@ -91,9 +92,11 @@ class Fleet:
         of a pool's power rules, of the highest limit of a product or of the set of nodes costs more. Equal to a
         full `build` of the same facts.
         """
-        views = {row.view.node.name: row.view for row in self.rows} if self._reshapes(changed, domains, pools) else None
-        if views is not None:
-            return self._rebuilt(views, changed, now_at, domains, pools)
+        known = self.domains if domains is None else tuple(sorted(domains, key=_name))
+        if known != self.domains and same_shape(known, self.domains):
+            return self._rebudgeted(known).with_nodes(changed, now_at, pools=pools)
+        if self._reshapes(changed, known, pools):
+            return self._rebuilt(changed, now_at, known, pools)
         fresh = {self.position[name]: _ordered(view) for name, view in changed.items() if view is not None}
         for at in np.flatnonzero((self.columns.expires_at < now_at) & (self.now_at <= now_at)):
             fresh.setdefault(int(at), self.rows[at].view)
@@ -104,10 +107,10 @@ class Fleet:
     def _reshapes(
         self,
         changed: Mapping[str, NodeView | None],
-        domains: Iterable[Domain] | None,
+        domains: tuple[Domain, ...],
         pools: Mapping[PoolKey, PlacementRules] | None,
     ) -> bool:
-        if domains is not None and tuple(sorted(domains, key=_name)) != self.domains:
+        if domains != self.domains:
             return True
         if pools is not None and dict(pools) != self.context.pools.rules:
             return True
@@ -122,21 +125,27 @@ class Fleet:
             return True
         return measured(new, self.context.pools.rules, self.context.maxima) != old.measured
 
+    def _rebudgeted(self, domains: tuple[Domain, ...]) -> Fleet:
+        """Other budgets for the same domains: no node is charged otherwise."""
+        context = replace(self.context, domains=domains)
+        committed = _committed(self.columns, context)
+        return replace(self, context=context, committed_watts=committed, usable_watts=_usable(context))
+
     def _rebuilt(
         self,
-        views: dict[str, NodeView],
         changed: Mapping[str, NodeView | None],
         now_at: float,
-        domains: Iterable[Domain] | None,
+        domains: tuple[Domain, ...],
         pools: Mapping[PoolKey, PlacementRules] | None,
     ) -> Fleet:
+        views = {row.view.node.name: row.view for row in self.rows}
         for name, view in changed.items():
             if view is None:
                 views.pop(name, None)
             else:
                 views[name] = _ordered(view)
         rules = self.context.pools.rules if pools is None else pools
-        context = _context(self.domains if domains is None else domains, rules, tuple(views.values()))
+        context = _context(domains, rules, tuple(views.values()), self.context.tree)
         # Rows stay as they are while nothing that they depend on moved: a new node then costs one row.
         kept = self.rows if self.now_at <= now_at else ()
         same = _unmoved(self.context, context)
@@ -163,7 +172,12 @@ class Fleet:
         )
 
 
-def _context(domains: Iterable[Domain], pools: Mapping[PoolKey, PlacementRules], views: Sequence[NodeView]) -> Context:
+def _context(
+    domains: Iterable[Domain],
+    pools: Mapping[PoolKey, PlacementRules],
+    views: Sequence[NodeView],
+    before: Tree | None = None,
+) -> Context:
     maxima = _maxima(views)
     raised: dict[PoolKey, float] = {}
     if any(rules.declared_watts is not None for rules in pools.values()):
@@ -171,12 +185,14 @@ def _context(domains: Iterable[Domain], pools: Mapping[PoolKey, PlacementRules],
             if found is not None:
                 raised[found[0]] = max(raised.get(found[0], 0.0), found[1])
     known = Pools(MappingProxyType(dict(pools)), MappingProxyType(raised))
-    return Context(tuple(sorted(domains, key=_name)), known, maxima)
+    ordered = tuple(sorted(domains, key=_name))
+    same = before is not None and same_shape(ordered, before.shapes)
+    return Context(ordered, before if same and before else grow(ordered), known, maxima)
 
 
 def _unmoved(old: Context, new: Context) -> Callable[[Row], bool]:
     """Which rows are the same in both contexts: all, none, or those without a pod of a pool that changed."""
-    if old.domains != new.domains or old.maxima != new.maxima:
+    if old.tree != new.tree or old.maxima != new.maxima:
         return lambda _: False
     moved = {
         pool
@@ -214,12 +230,15 @@ def _maxima(views: Iterable[NodeView]) -> ProductMaxima:
 def _of_rows(rows: Iterable[Row], context: Context, now_at: float) -> Fleet:
     ordered = tuple(sorted(rows, key=lambda row: row.view.node.name))
     columns = columns_of(ordered, context)
-    usable = np.array([*(domain.usable_watts for domain in context.domains), np.inf])
     position = {row.view.node.name: at for at, row in enumerate(ordered)}
-    return Fleet(ordered, position, context, columns, _committed(columns, context), usable, now_at)
+    return Fleet(ordered, position, context, columns, _committed(columns, context), _usable(context), now_at)
+
+
+def _usable(context: Context) -> Floats:
+    return np.array([*(domain.usable_watts for domain in context.domains), np.inf])
 
 
 def _committed(columns: Columns, context: Context) -> Floats:
-    static = np.array([*(domain.static_watts for domain in context.domains), 0.0])
+    static = np.array([*context.tree.totals([domain.static_watts for domain in context.domains]), 0.0])
     charged = np.bincount(columns.domain.ravel(), weights=columns.charge.ravel(), minlength=len(static))
     return np.asarray(static + charged, dtype=np.float64)

@@ -17,8 +17,8 @@ from penstock.core.scheduling import HostPort, Taint
 class Columns:
     """The rows' figures, one entry per node. Watts are without overhead unless they say `charge`.
 
-    `domain` has one column per domain that a node may be in; its padding is the number of domains, a domain of its own
-    that is never full.
+    `domain` has one column per domain that charges a node, its own first and then those above; its padding is the
+    number of domains, a domain of its own that is never full.
     """
 
     free: Mapping[str, Codes]
@@ -38,6 +38,10 @@ class Columns:
     """Planned draw of the GPUs nobody holds, coolest first, padded with infinity. Shape (nodes, GPUs)."""
     domain: Codes
     charge: Floats
+    factor: Floats
+    """Per domain column: what a watt of GPU costs there, with the node's own overhead."""
+    overhead: Floats
+    """Per domain column: what the node costs there beside its GPUs."""
     products: Column[frozenset[str]]
     taints: Column[tuple[Taint, ...]]
     taken_ports: Column[frozenset[HostPort]]
@@ -55,6 +59,10 @@ def _padded(lists: Sequence[Sequence[float]], padding: float, width: int) -> Flo
     for at, figures in enumerate(lists):
         table[at, : len(figures)] = figures
     return table
+
+
+def _overheads(row: Row) -> list[float]:
+    return [rule.overhead_watts if row.power.planned_watts else 0.0 for rule in row.rules]
 
 
 def columns_of(rows: Sequence[Row], context: Context) -> Columns:
@@ -83,6 +91,8 @@ def columns_of(rows: Sequence[Row], context: Context) -> Columns:
         unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),
         domain=_padded([row.domains for row in rows], len(context.domains), domains_wide).astype(np.int64),
         charge=_padded([row.charges for row in rows], 0.0, domains_wide),
+        factor=_padded([[1.0 + rule.per_gpu_watt for rule in row.rules] for row in rows], 0.0, domains_wide),
+        overhead=_padded([_overheads(row) for row in rows], 0.0, domains_wide),
         products=Column.of(row.products for row in rows),
         taints=Column.of(row.taints for row in rows),
         taken_ports=Column.of(row.taken_ports for row in rows),
@@ -102,7 +112,7 @@ def columns_with(old: Columns, rows: Sequence[Row], changed: Sequence[int], cont
     if wider or not part.free.keys() <= old.free.keys():
         return columns_of(rows, context)
     at: Rows = np.array(changed, dtype=np.int64)
-    padding = {"unheld_watts": np.inf, "domain": len(context.domains), "charge": 0.0}
+    padding = {"unheld_watts": np.inf, "domain": len(context.domains)}
     swapped: dict[str, Any] = {}
     for each in fields(Columns):
         before, after = getattr(old, each.name), getattr(part, each.name)

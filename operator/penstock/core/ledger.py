@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.core.columns import Floats, Rows
 from penstock.core.fleet import Fleet
-from penstock.core.model import Guarantee, PoolKey, Replica, RightOfReturn
+from penstock.core.model import Domain, Guarantee, PoolKey, Replica, RightOfReturn
 from penstock.core.power import ROUNDING_WATTS, Hold, NodePower, charge_watts, replica_hold
 from penstock.core.scheduling import HostPort
 
@@ -33,7 +33,6 @@ class Ledger:
         self._pending: dict[int, tuple[Hold, ...]] = {}
         self._power: dict[int, NodePower] = {}
         self.statistical = np.array([d.guarantee is Guarantee.STATISTICAL for d in fleet.domains] + [False])
-        self.factor = np.array([1.0 + domain.per_gpu_watt for domain in fleet.domains] + [0.0])
 
     def copy(self) -> Ledger:
         """The same state, to try something out on."""
@@ -84,8 +83,8 @@ class Ledger:
         self.free_gpus[row] += gpus
         self.unheld_watts[row] = np.inf
         self.unheld_watts[row, : len(after.unheld_watts)] = after.unheld_watts
-        for domain in self.fleet.rows[row].domains:
-            rule = self.fleet.domains[domain]
+        line = self.fleet.rows[row]
+        for domain, rule in zip(line.domains, line.rules, strict=True):
             self.committed_watts[domain] += charge_watts(after, rule) - charge_watts(before, rule)
         self._power[row] = replace(after, pending=after.pending[: len(after.pending) - len(self._pending.get(row, ()))])
 
@@ -103,18 +102,18 @@ class Ledger:
         The second is what the replica adds to the GPUs' own draw in the node's first domain, or under `Hard` where it
         is in none.
         """
-        domain = self.fleet.columns.domain[rows]
+        domain, factor = self.fleet.columns.domain[rows], self.fleet.columns.factor[rows]
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
         if not self.statistical.any():
-            return hard[:, None] * self.factor[domain], hard
+            return hard[:, None] * factor, hard
         declared = hard
         if hold.declared_watts is not None:
             declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
         statistical = self.statistical[domain]
         gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
         self._settle_mixed(gpu_watts, hold, gpus, rows)
-        return gpu_watts * self.factor[domain], gpu_watts[:, 0]
+        return gpu_watts * factor, gpu_watts[:, 0]
 
     def _settle_mixed(self, gpu_watts: Floats, hold: Hold, gpus: int, rows: Rows | slice) -> None:
         # Beside other pending reservations on GPUs hotter than a reservation, the pairing of them all decides.
@@ -122,12 +121,12 @@ class Ledger:
         for at, row in enumerate(np.arange(len(self.fleet.rows))[rows].tolist()):
             if row not in booked:
                 continue
-            for slot, domain in enumerate(self.fleet.rows[row].domains):
-                if self.statistical[domain]:
-                    gpu_watts[at, slot] = self._exact(self.power(row), hold, gpus, domain) / self.factor[domain]
+            for slot, rule in enumerate(self.fleet.rows[row].rules):
+                if rule.guarantee is Guarantee.STATISTICAL:
+                    gpu_watts[at, slot] = self._exact(self.power(row), hold, gpus, rule) / (1.0 + rule.per_gpu_watt)
 
-    def _exact(self, power: NodePower, hold: Hold, gpus: int, domain: int) -> float:
-        rule = self.fleet.domains[domain]
+    @staticmethod
+    def _exact(power: NodePower, hold: Hold, gpus: int, rule: Domain) -> float:
         after = replace(power, pending=(*power.pending, *((hold,) * gpus)))
         if len(after.running) + len(after.pending) > len(after.planned_watts):
             return 0.0  # FreeGPUs refuses such a node.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
-from penstock.core.affinity import CORDON, selects
+from penstock.core.affinity import CORDON
 from penstock.core.evidence import Evidence, fresh_until_at, judge, limit_until_at
 from penstock.core.health import ailments, is_hot
-from penstock.core.model import Amounts, Domain, Node, PlacementRules, Pod, PoolKey, Telemetry
+from penstock.core.model import Amounts, Domain, Guarantee, Node, PlacementRules, Pod, PoolKey, Telemetry
 from penstock.core.power import (
     HolderKind,
     NodePower,
@@ -24,6 +25,9 @@ from penstock.core.power import (
     started,
 )
 from penstock.core.scheduling import HostPort, Taint
+from penstock.core.tree import Tree
+
+Result = TypeVar("Result")
 
 BUSY_ACTIVITY_PERCENT = 5.0
 BUSY_MEMORY_BYTES = 256 * 1024**2
@@ -48,13 +52,17 @@ class Context:
 
     domains: tuple[Domain, ...]
     """Sorted by name."""
+    tree: Tree
     pools: Pools
     maxima: ProductMaxima
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One node's line in the fleet. `domains` are positions in the context's domains, `charges` their watts."""
+    """One node's line in the fleet. `domains` are positions in the context's domains: the node's own, then each above.
+
+    `charges` are their watts, `rules` how each of them charges this node.
+    """
 
     view: NodeView
     evidence: Evidence
@@ -78,6 +86,7 @@ class Row:
     """Its GPUs that take nothing, by why."""
     power: NodePower
     domains: tuple[int, ...]
+    rules: tuple[Domain, ...]
     charges: tuple[float, ...]
     repelling: frozenset[tuple[str, str]]
     """Namespace and topology key of each anti-affinity rule of a pod here."""
@@ -99,11 +108,8 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         maxima=context.maxima,
         now_at=now_at,
     )
-    domains = tuple(
-        at
-        for at, domain in enumerate(context.domains)
-        if domain.selector is not None and selects(domain.selector, node.labels)
-    )
+    domains = context.tree.chain(node)
+    charging = context.tree.rules(domains)
     free = _free(view)
     busy = _busy_unallocated(view)
     gpus = telemetry.gpus if telemetry else ()
@@ -125,11 +131,12 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         ailments=ailments(gpus),
         power=power,
         domains=domains,
-        charges=tuple(charge_watts(power, context.domains[at]) for at in domains),
+        rules=charging,
+        charges=_once_each(charging, _figures, lambda rule: charge_watts(power, rule)),
         repelling=frozenset(
             (pod.namespace, rule.topology_key) for pod in view.pods for rule in pod.scheduling.anti_affinity
         ),
-        held_watts=tuple(held_watts(power, context.domains[at]) for at in domains),
+        held_watts=_once_each(charging, _guarantee, lambda rule: held_watts(power, rule)),
         measured=measured(view, context.pools.rules, context.maxima),
     )
 
@@ -138,6 +145,23 @@ def measured(
     view: NodeView, pools: Mapping[PoolKey, PlacementRules], maxima: ProductMaxima
 ) -> tuple[PoolKey, float] | None:
     return measured_above_declared(view.telemetry, view.pods, pools, maxima)
+
+
+def _guarantee(rule: Domain) -> Guarantee:
+    return rule.guarantee
+
+
+def _figures(rule: Domain) -> tuple[Guarantee, float, float]:
+    return rule.guarantee, rule.overhead_watts, rule.per_gpu_watt
+
+
+def _once_each(
+    rules: Sequence[Domain], like: Callable[[Domain], object], work_out: Callable[[Domain], Result]
+) -> tuple[Result, ...]:
+    """A figure per rule, worked out once for rules that are alike: those of a branch mostly are."""
+    known = {like(rule): rule for rule in rules}
+    found = {key: work_out(rule) for key, rule in known.items()}
+    return tuple(found[like(rule)] for rule in rules)
 
 
 def _mean(figures: list[float], without: float) -> float:

@@ -46,7 +46,7 @@ class Table:
         self._spread = Spread(fleet, example, self._static == Filter.NONE) if example.rules.spread else None
         self._avoided = _rows_of(fleet, example.avoid)
         self._refused: tuple[tuple[Filter, int], ...] | None = None
-        self._overhead = np.maximum(ledger.factor[fleet.columns.domain].max(axis=1), 1.0)
+        self._overhead = np.maximum(fleet.columns.factor.max(axis=1), 1.0)
         self._steady = steady_terms(fleet)
         self._steady_sum = sum(self._steady.values(), np.zeros(rows))
         for row, other in ledger.taken:
@@ -175,7 +175,7 @@ class Table:
         dearest = np.zeros(len(self.ledger.usable_watts))
         columns = self.ledger.fleet.columns
         ceiling = np.maximum(self._hold.declared_watts or 0.0, columns.hard_watts) * max(1, self.example.gpus)
-        np.maximum.at(dearest, columns.domain, ceiling[:, None] * self.ledger.factor[columns.domain])
+        np.maximum.at(dearest, columns.domain, ceiling[:, None] * columns.factor)
         return np.where(self.ledger.statistical, np.inf, dearest)
 
     def _allowances(self) -> Floats:
