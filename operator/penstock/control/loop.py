@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts, Spawn
 from penstock.control.draining import Draining
+from penstock.control.nodelabels import NodeLabels
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
 from penstock.control.returning import Rights
@@ -47,6 +48,7 @@ class ControlLoop:
     acts: Acts
     workloads: Workloads
     reporter: Reporter
+    node_labels: NodeLabels
     metrics: Metrics
     settings: Settings
     spawn: Spawn
@@ -101,6 +103,7 @@ class ControlLoop:
         # 6. report
         scene = Scene(self.picture, plan, verdicts, self.rights.standing, touched, now_at, now_time)
         self.reporter.report(scene)
+        self.node_labels.keep(self.picture.fleet, now_at, now_time)
         self.workloads.forget(touched - self.picture.pools.keys())
         self.turned_at = now_at
 

@@ -25,6 +25,7 @@ from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
 from penstock.control.loop import ControlLoop
+from penstock.control.nodelabels import NodeLabels
 from penstock.control.report import Reporter
 from penstock.control.workloads import Workloads
 from penstock.errors import PenstockError
@@ -144,6 +145,13 @@ class Operator:
             acts=acts,
             workloads=Workloads(self.state, acts, acting.spawn, self.settings.waiting_leaves_count_seconds),
             reporter=Reporter(self.state, self.status_writer, self.events, acts, self.metrics, self.settings),
+            node_labels=NodeLabels(
+                self.client,
+                self.events,
+                acting.spawn,
+                self.settings.gpu_failed_seconds,
+                self.settings.telemetry_lost_seconds,
+            ),
             metrics=self.metrics,
             settings=self.settings,
             spawn=acting.spawn,

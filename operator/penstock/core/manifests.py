@@ -23,7 +23,7 @@ from penstock.api.names import (
     POOL_LABEL,
     SERVING_LABEL,
 )
-from penstock.core.model import Pod, PoolKey
+from penstock.core.model import Mark, Node, Pod, PoolKey
 from penstock.core.scheduling import NodeTerm, Operator, Requirement
 
 Manifest = dict[str, Any]
@@ -222,6 +222,27 @@ def deletion_cost_patch(pod: Pod, cost: int) -> PatchOperations:
         {"op": "test", "path": "/metadata/uid", "value": pod.uid},
         *_annotation_operations({DELETION_COST_ANNOTATION: str(cost)}, annotated=pod.annotated),
     ]
+
+
+def node_labels_patch(node: Node, labels: Mapping[str, str | None]) -> Manifest:
+    """A merge patch that sets labels of a node, or takes them away, and touches no other."""
+    return {"metadata": {"uid": node.uid, "labels": dict(labels)}}
+
+
+def node_condition_patch(node: Node, kind: str, mark: Mark | None, now: str) -> Manifest:
+    """A strategic merge patch of a node's status: one condition, whose transition time moves only when it flips."""
+    if mark is None:
+        return {"metadata": {"uid": node.uid}, "status": {"conditions": [{"type": kind, "$patch": "delete"}]}}
+    condition = {
+        "type": kind,
+        "status": "True" if mark.holds else "False",
+        "reason": mark.reason,
+        "message": mark.message,
+        "lastHeartbeatTime": now,
+    }
+    if node.power_degraded is None or node.power_degraded.holds != mark.holds:
+        condition["lastTransitionTime"] = now
+    return {"metadata": {"uid": node.uid}, "status": {"conditions": [condition]}}
 
 
 def _affinity_operation(pod: Pod, terms: Sequence[NodeTerm]) -> dict[str, Any]:
