@@ -91,7 +91,7 @@ DOMAINS: tuple[Family[DomainFacts], ...] = (
     Family(f"{_DOMAIN}budget_watts", "Budget in force, in watts.", (), _plain(lambda one: one.statement.budget_watts)),
     Family(
         f"{_DOMAIN}usable_watts",
-        "Budget less margin, in watts: what decisions may fill.",
+        "What decisions may fill, in watts: the lowest budget of the next 15 minutes, less margin.",
         (),
         _plain(lambda one: one.statement.usable_watts),
     ),
@@ -149,7 +149,13 @@ DOMAINS: tuple[Family[DomainFacts], ...] = (
         ("stage",),
         _each(lambda one: {stage: float(stage == one.stage) for stage in STAGES}),
     ),
-    Family(f"{_DOMAIN}nodes", "Nodes that it selects.", (), _plain(lambda one: one.statement.nodes)),
+    Family(
+        f"{_DOMAIN}info",
+        "1 for each domain, with the domain above it and its guarantee.",
+        ("parent", "guarantee"),
+        lambda one: (((one.statement.parent, one.statement.guarantee), 1.0),),
+    ),
+    Family(f"{_DOMAIN}nodes", "Nodes in it and below.", (), _plain(lambda one: one.statement.nodes)),
     Family(
         f"{_DOMAIN}stale_nodes",
         "GPU nodes in it whose telemetry is not fresh.",

@@ -90,7 +90,7 @@ def node_meters(fleet: Fleet) -> Iterator[NodeMeter]:
     """Every node that has GPUs or a report of some."""
     for row in fleet.rows:
         if row.power.planned_watts or row.view.telemetry:
-            yield _node(fleet, row)
+            yield _node(row)
 
 
 def pool_meters(fleet: Fleet) -> Mapping[PoolKey, PoolMeter]:
@@ -105,16 +105,17 @@ def pool_meters(fleet: Fleet) -> Mapping[PoolKey, PoolMeter]:
 
 
 def domain_meters(fleet: Fleet) -> Mapping[str, DomainMeter]:
-    meters = [DomainMeter(one.name, one.static_watts, one.static_watts) for one in fleet.domains]
+    """Every domain, with what the domains below it add up to."""
+    static = fleet.context.tree.totals([one.static_watts for one in fleet.domains])
+    meters = [DomainMeter(one.name, watts, watts) for one, watts in zip(fleet.domains, static, strict=True)]
     for row in fleet.rows:
         if not row.domains or not row.power.planned_watts:
             continue
         watts, limits = _totals(row)
-        overhead = _overhead(fleet, row)
-        for at in row.domains:
+        for at, rule in zip(row.domains, row.rules, strict=True):
             meter = meters[at]
-            meter.planned_watts += overhead(watts.planned)
-            meter.accounted_watts += overhead(watts.accounted)
+            meter.planned_watts += _at_the_pdu(rule, watts.planned)
+            meter.accounted_watts += _at_the_pdu(rule, watts.accounted)
             meter.limit_watts += limits.get("enforced", 0.0)
             if row.view.telemetry:
                 meter.heard_at = min(meter.heard_at, row.view.telemetry.heard_at)
@@ -124,7 +125,7 @@ def domain_meters(fleet: Fleet) -> Mapping[str, DomainMeter]:
 # --------------------------------------------------------------------------------------------------------------- nodes
 
 
-def _node(fleet: Fleet, row: Row) -> NodeMeter:
+def _node(row: Row) -> NodeMeter:
     telemetry = row.view.telemetry
     watts, limits = _totals(row)
     margins = [gpu.thermal_margin_celsius for gpu in _gpus(row) if gpu.thermal_margin_celsius is not None]
@@ -133,7 +134,7 @@ def _node(fleet: Fleet, row: Row) -> NodeMeter:
         watts=watts,
         limit_watts=limits,
         idle_watts=sum(gpu.power_watts or 0.0 for gpu in _unheld(row)),
-        host_watts=_overhead(fleet, row)(watts.now) - watts.now if row.domains else 0.0,
+        host_watts=_at_the_pdu(row.rules[0], watts.now) - watts.now if row.rules else 0.0,
         committed_watts=row.charges[0] if row.charges else 0.0,
         heard_at=telemetry.heard_at if telemetry and math.isfinite(telemetry.heard_at) else None,
         fresh=row.evidence is Evidence.FRESH,
@@ -153,18 +154,8 @@ def _totals(row: Row) -> tuple[Watts, dict[str, float]]:
     return watts, limits
 
 
-def _overhead(fleet: Fleet, row: Row) -> _AtThePdu:
-    return _AtThePdu(fleet.domains[row.domains[0]])
-
-
-@dataclass(frozen=True, slots=True)
-class _AtThePdu:
-    """A node's draw with what its innermost domain adds for the host."""
-
-    domain: Domain
-
-    def __call__(self, gpu_watts: float) -> float:
-        return self.domain.overhead_watts + (1.0 + self.domain.per_gpu_watt) * gpu_watts
+def _at_the_pdu(rule: Domain, gpu_watts: float) -> float:
+    return rule.overhead_watts + (1.0 + rule.per_gpu_watt) * gpu_watts
 
 
 def _states(row: Row) -> Mapping[str, int]:

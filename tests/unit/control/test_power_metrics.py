@@ -104,7 +104,14 @@ def test_what_is_gone_has_no_series() -> None:
 
 def test_no_label_grows_with_the_number_of_pods() -> None:
     names = {name for found in described().values() for one in found for name in one.labels}
-    assert names == {"domain", "node", "namespace", "pool", "kind", "stage", "limit", "health", "attribution"}
+    assert names == {
+        "domain",
+        "node",
+        "namespace",
+        "pool",
+        *{"parent", "guarantee", "kind", "stage"},
+        *{"limit", "health", "attribution"},
+    }
     fleet = busy()
     before = len(scrape(shown(fleet)))
     more = [a.pod(f"more-{at}", gpus=1, pool="", namespace=f"team-{at}") for at in range(4)]

@@ -105,3 +105,11 @@ def test_without_the_kubelets_word_a_pools_watts_are_an_estimate() -> None:
     found = pools(one_node(a.telemetry(gpus=gpus), "llama-1"))[a.POOL]
     assert dict(found.by_attribution) == {"Estimated": 425.0}
     assert found.watts.planned == 425.0 * 600.0 / 500.0
+
+
+def test_a_domain_above_has_all_of_those_below_and_the_overhead_is_that_of_the_node_s_own() -> None:
+    site = a.domain("site", static_watts=1000.0, selector=a.labelled("none", "none"))
+    row = a.domain("row-a", overhead_watts=100.0, per_gpu_watt=0.2, static_watts=50.0, parent="site")
+    found = meter.domain_meters(a.fleet(a.node(gpus=1), domains=[site, row]))
+    assert found["row-a"].planned_watts == 50.0 + 100.0 + 1.2 * 80.0
+    assert found["site"].planned_watts == 1000.0 + found["row-a"].planned_watts
