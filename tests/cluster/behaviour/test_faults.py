@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from factory import BRISK, Factory, fleet, open_factory, overcommitted, pins
+from factory import BRISK, Factory, Object, fleet, open_factory, overcommitted, pins
 from rig.controlplane import ControlPlane
 from rig.faults import (
     Answer,
@@ -134,8 +134,14 @@ def test_the_end_state_is_the_same(broken: Broken, storm: tuple[Gust, ...]) -> N
     wait_for(
         "the status tells it", lambda: factory.status("late").get("readyReplicas") == REPLICAS // 2, CEILING_SECONDS
     )
-    account = factory.domain_status("row-a")
+    account = wait_for("the domain's account is told", lambda: told(factory), CEILING_SECONDS)
     assert account["committedWatts"] <= account["usableWatts"]
+
+
+def told(factory: Factory) -> Object | None:
+    """The domain's status, once one came through the weather."""
+    status = factory.domain_status("row-a")
+    return status if "committedWatts" in status else None
 
 
 def _wait_settled(factory: Factory) -> None:
