@@ -1,10 +1,11 @@
 """The real node agents on simulated machines: one process per GPU node, on the NVML library, fed by the plant."""
 
 import asyncio
+import json
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +14,12 @@ import aiohttp
 
 from nvml.build import environment, library_directory
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
-from penstock.sim.plant import Plant
+from penstock.sim.plant import Plant, PodLoad
 from rig import kubeconfig, podstatus
 from rig.controlplane import ControlPlane
 from rig.follow import follow
 from rig.install import NAMESPACE
+from rig.podresources import ANSWERS_ANNOTATION, DEVICES_ANNOTATION, holders_path, socket_path
 from rig.processes import Child
 from rig.waiting import wait_for
 
@@ -43,6 +45,7 @@ class RunningPlant:
         directory = plane.directory / "plant"
         directory.mkdir(exist_ok=True)
         self.plant = Plant(directory, nodes)
+        self._directory = plane.directory
         self._nodes = set(nodes)
         self._credentials = kubeconfig.read(plane.kubeconfig)
         self._pods: dict[str, Object] = {}
@@ -81,15 +84,29 @@ class RunningPlant:
                 self._pods[obj["metadata"]["uid"]] = obj
 
     def _move(self) -> None:
-        loads: dict[str, list[tuple[str, int, float]]] = {name: [] for name in self._nodes}
+        given = {name: self._given(name) for name in self._nodes}
+        loads: dict[str, list[PodLoad]] = {name: [] for name in self._nodes}
         for uid, pod in list(self._pods.items()):
-            gpus = podstatus.requested(pod).get(GPU_RESOURCE, 0) // 1000
-            if gpus and pod["status"].get("phase") == "Running" and pod["spec"]["nodeName"] in loads:
+            name = pod["spec"]["nodeName"]
+            if pod["status"].get("phase") == "Running" and name in loads:
+                gpus = podstatus.requested(pod).get(GPU_RESOURCE, 0) // 1000
                 load = float(pod["metadata"].get("annotations", {}).get(LOAD_ANNOTATION, DEFAULT_LOAD))
-                loads[pod["spec"]["nodeName"]].append((uid, gpus, load))
+                devices = given[name]
+                if devices is None and gpus:
+                    loads[name].append(PodLoad(uid, gpus, load))
+                elif devices and uid in devices:
+                    loads[name].append(PodLoad(uid, gpus, load, tuple(devices[uid])))
         for name, pods in loads.items():
             self.plant.set_load(name, pods)
         self.plant.step(STEP_SECONDS)
+
+    def _given(self, node: str) -> dict[str, list[str]] | None:
+        """Which devices the kubelet gave to each pod (by uid); None where it gives none out by name."""
+        try:
+            found: dict[str, list[str]] = json.loads(holders_path(self._directory, node).read_text())
+        except FileNotFoundError:
+            return None
+        return found
 
 
 def start_plant(plane: ControlPlane, nodes: Iterable[str] | None = None) -> RunningPlant:
@@ -115,7 +132,20 @@ class Agents:
         # Built once here, not by every agent at once.
         library_directory()
         for node in nodes:
+            self.offer(node, {GPU_RESOURCE: plant.uuids(node)})
             self.start(node)
+
+    def offer(self, node: str, devices: Mapping[str, Sequence[str]]) -> None:
+        """What the node's device plugins offer from now on, by resource name; `GPU-…::0` is a replica of a GPU."""
+        told = {name: list(ids) for name, ids in devices.items()}
+        self._annotate(node, DEVICES_ANNOTATION, json.dumps(told))
+
+    def answer(self, node: str, how: str) -> None:
+        """How the node's kubelet answers on PodResources: a word of `rig.podresources`."""
+        self._annotate(node, ANSWERS_ANNOTATION, how)
+
+    def _annotate(self, node: str, key: str, value: str) -> None:
+        self._plane.api.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {key: value}}})
 
     def start(self, node: str) -> None:
         """Start a node's agent. Raises `Waited` where the chart's DaemonSet puts no pod on the node."""
@@ -126,6 +156,7 @@ class Agents:
             "KUBECONFIG": str(identity),
             "PENSTOCK_NODE_NAME": node,
             "PENSTOCK_HEARTBEAT_SECONDS": str(self._heartbeat_seconds),
+            "PENSTOCK_POD_RESOURCES_SOCKET": str(socket_path(self._plane.directory, node)),
         }
         command = [sys.executable, "-m", "penstock", "agent"]
         self._children[node] = self._plane.spawn(f"agent-{node}", command, env=env, essential=False)

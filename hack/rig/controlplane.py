@@ -225,7 +225,8 @@ class ControlPlane:
                 binaries["kwok"], pki, ports, components.kwok_config(self.directory, self.node_grace_seconds)
             )
             spawn("kwok", command, port=ports.kwok)
-            spawn("kubelet", [sys.executable, "-m", "rig.kubelet", str(pki / "kubelet.kubeconfig")])
+            command = [sys.executable, "-m", "rig.kubelet", str(pki / "kubelet.kubeconfig"), str(self.directory)]
+            spawn("kubelet", command)
         for name in self._nursery.children:
             self._await(name)
         self._ready("the default ServiceAccount", self._has_default_service_account)

@@ -2,7 +2,8 @@
 
 kwok plays one object at a time: it can neither count the GPUs of a node nor leave alone what a dead node holds. Here a
 pod of a living node is admitted or refused as a real kubelet does, is Ready only with its readiness gates, takes its
-whole termination grace, and stays for as long as it has finalizers. On a dead node nothing happens to it at all.
+whole termination grace, and stays for as long as it has finalizers. On a dead node nothing happens to it at all. Where
+a node's devices are annotated, each pod gets its own, and PodResources says which.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import msgspec
 
 from rig import kubeconfig, podstatus
 from rig.follow import follow
+from rig.podresources import NodeDevices, PodResourcesServers
 from rig.podstatus import TERMINAL, Milli, Object
 
 KUBELET_LABEL = "rig.penstock.dev/kubelet"
@@ -41,6 +43,7 @@ class Node:
     allocatable: Milli = field(default_factory=dict)
     held: dict[str, Milli] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
+    devices: NodeDevices = field(default_factory=NodeDevices)
 
     def available(self) -> Milli:
         room = dict(self.allocatable)
@@ -53,8 +56,9 @@ class Node:
 class Kubelet:
     """Every simulated kubelet of a cluster in one process."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, servers: PodResourcesServers) -> None:
         self._session = session
+        self._servers = servers
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Object] = {}
         self._grace_ends: dict[str, float] = {}
@@ -94,6 +98,8 @@ class Kubelet:
         node = self._nodes.setdefault(obj["metadata"]["name"], Node())
         node.alive = present and obj["metadata"].get("labels", {}).get(KUBELET_LABEL) == ALIVE
         node.allocatable = podstatus.amounts(obj["status"].get("allocatable"))
+        running = (self._pods[uid] for uid in node.held if uid in self._pods)
+        self._servers.see_node(obj, node.devices, running, alive=node.alive)
         for address in obj["status"].get("addresses", []):
             if address["type"] == "InternalIP":
                 node.address = address["address"]
@@ -119,16 +125,28 @@ class Kubelet:
         node.pods.add(uid)
         phase = pod["status"].get("phase")
         if phase == "Running":
-            node.held.setdefault(uid, podstatus.requested(pod))
+            self._hold(pod)
         elif phase in TERMINAL:
-            node.held.pop(uid, None)
+            self._release(node, pod)
+
+    def _hold(self, pod: Object) -> None:
+        name, uid = pod["spec"]["nodeName"], pod["metadata"]["uid"]
+        node = self._nodes[name]
+        node.held.setdefault(uid, podstatus.requested(pod))
+        if node.devices.give(pod):
+            self._servers.write(name, node.devices)
+
+    def _release(self, node: Node, pod: Object) -> None:
+        node.held.pop(pod["metadata"]["uid"], None)
+        if node.devices.take_back(pod["metadata"]["uid"]):
+            self._servers.write(pod["spec"]["nodeName"], node.devices)
 
     def _forget(self, uid: str) -> None:
         pod = self._pods.pop(uid, None)
         self._grace_ends.pop(uid, None)
         if pod:
             node = self._nodes[pod["spec"]["nodeName"]]
-            node.held.pop(uid, None)
+            self._release(node, pod)
             node.pods.discard(uid)
 
     def _consider(self, uid: str) -> None:
@@ -172,7 +190,7 @@ class Kubelet:
         if refusal:
             return await self._write_status(pod, {**refusal, "startTime": _now()})
         # Held before the write: the next pod may be judged while this one is on its way.
-        node.held[uid] = wanted
+        self._hold(pod)
         number = next(self._addresses)
         address = f"10.{64 + (number >> 16) % 64}.{number >> 8 & 255}.{number & 255}"
         return await self._write_status(pod, podstatus.started(pod, address, node.address, _now()))
@@ -219,15 +237,15 @@ def _now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def main(path: Path) -> None:
+async def main(path: Path, directory: Path) -> None:
     credentials = kubeconfig.read(path)
     connector = aiohttp.TCPConnector(ssl=credentials.ssl_context(), limit=WRITES_IN_FLIGHT + 4)
     headers = {**credentials.headers, "Content-Type": "application/json"}
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(credentials.url, connector=connector, headers=headers, timeout=timeout) as session:
-        await Kubelet(session).run()
+        await Kubelet(session, PodResourcesServers(directory)).run()
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,168 @@
+"""The simulated kubelet's device manager: what device plugins offer, which pod got what, and PodResources v1 to say so.
+
+A node takes part once its devices are annotated. Who holds what is also written to a file, for the plant: a pod's load
+has to be on the GPUs that the kubelet gave it.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from penstock.agent.podresources_v1_pb2 import ListPodResourcesRequest, ListPodResourcesResponse
+from rig import podstatus
+
+Object = dict[str, Any]
+
+DEVICES_ANNOTATION = "rig.penstock.dev/devices"
+"""On a node: what its device plugins offer, resource name → ids, as JSON."""
+
+ANSWERS_ANNOTATION = "rig.penstock.dev/pod-resources"
+"""On a node: how PodResources answers, one of the words below; left out: rightly."""
+
+RIGHTLY, HANGING, WITH_FINISHED, REFUSING = "rightly", "hanging", "with-finished", "refusing"
+HANG_SECONDS = 3600.0
+REPLICA = "::"
+
+
+def socket_path(directory: Path, node: str) -> Path:
+    return directory / "kubelet" / f"{node}.sock"
+
+
+def holders_path(directory: Path, node: str) -> Path:
+    return directory / "kubelet" / f"{node}.json"
+
+
+def whole(device_id: str) -> str:
+    """The UUID behind the id of a replica."""
+    return device_id.split(REPLICA, 1)[0]
+
+
+@dataclass
+class Given:
+    """What one pod got."""
+
+    namespace: str
+    name: str
+    ids: Mapping[str, list[str]]
+    finished: bool = False
+
+
+@dataclass
+class NodeDevices:
+    """The devices of one node. `given` is by pod uid."""
+
+    offered: Mapping[str, list[str]] = field(default_factory=dict)
+    given: dict[str, Given] = field(default_factory=dict)
+    answers: str = RIGHTLY
+
+    def give(self, pod: Object) -> bool:
+        """Give a pod what it asks for: the least shared devices first. False where nothing changed."""
+        metadata = pod["metadata"]
+        wanted = podstatus.requested(pod)
+        counts = {name: wanted.get(name, 0) // 1000 for name in self.offered}
+        if metadata["uid"] in self.given or not any(counts.values()):
+            return False
+        ids = {name: self._free(name)[:count] for name, count in counts.items() if count}
+        self.given[metadata["uid"]] = Given(metadata["namespace"], metadata["name"], ids)
+        return True
+
+    def take_back(self, uid: str) -> bool:
+        """The pod has finished. False where it had nothing."""
+        if uid not in self.given:
+            return False
+        self.given[uid].finished = True
+        if self.answers != WITH_FINISHED:
+            del self.given[uid]
+        return True
+
+    def _free(self, resource: str) -> list[str]:
+        taken = {one for given in self.given.values() if not given.finished for one in given.ids.get(resource, ())}
+        sharers = Counter(whole(one) for one in taken)
+        return sorted((one for one in self.offered[resource] if one not in taken), key=lambda one: sharers[whole(one)])
+
+    def holders(self) -> dict[str, list[str]]:
+        """Pod uid → UUIDs, of the pods that run."""
+        return {
+            uid: sorted({whole(one) for ids in given.ids.values() for one in ids})
+            for uid, given in self.given.items()
+            if not given.finished
+        }
+
+    def listed(self) -> ListPodResourcesResponse:
+        pods = (
+            {
+                "namespace": given.namespace,
+                "name": given.name,
+                "containers": [
+                    {
+                        "name": "server",
+                        "devices": [{"resource_name": name, "device_ids": ids} for name, ids in given.ids.items()],
+                    }
+                ],
+            }
+            for given in self.given.values()
+        )
+        return ListPodResourcesResponse(pod_resources=pods)
+
+
+class PodResourcesServers:
+    """One gRPC server on a unix socket for each node whose kubelet is alive."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._servers: dict[str, grpc.aio.Server] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        (directory / "kubelet").mkdir(exist_ok=True)
+
+    def see_node(self, obj: Object, devices: NodeDevices, pods: Iterable[Object], *, alive: bool) -> None:
+        """Take in a node's annotations; `pods` are those that run there already."""
+        name, notes = obj["metadata"]["name"], obj["metadata"].get("annotations", {})
+        devices.answers = notes.get(ANSWERS_ANNOTATION, RIGHTLY)
+        offered = json.loads(notes.get(DEVICES_ANNOTATION, "{}"))
+        if offered != devices.offered:
+            devices.offered = offered
+            for pod in pods:
+                devices.give(pod)
+            self.write(name, devices)
+        if devices.answers != WITH_FINISHED:
+            devices.given = {uid: given for uid, given in devices.given.items() if not given.finished}
+        if bool(offered) and alive and name not in self._servers:
+            self._start(name, devices)
+        elif name in self._servers and not (offered and alive):
+            self._later(self._servers.pop(name).stop(None))
+
+    def write(self, name: str, devices: NodeDevices) -> None:
+        """Tell the plant who holds what."""
+        path = holders_path(self._directory, name)
+        written = path.with_suffix(".new")
+        written.write_text(json.dumps(devices.holders()))
+        written.replace(path)
+
+    def _start(self, name: str, devices: NodeDevices) -> None:
+        async def answer(_: ListPodResourcesRequest, context: grpc.aio.ServicerContext) -> ListPodResourcesResponse:
+            if devices.answers == HANGING:
+                await asyncio.sleep(HANG_SECONDS)
+            if devices.answers == REFUSING:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit")
+            return devices.listed()
+
+        method = grpc.unary_unary_rpc_method_handler(
+            answer, ListPodResourcesRequest.FromString, ListPodResourcesResponse.SerializeToString
+        )
+        server = grpc.aio.server()
+        handler = grpc.method_handlers_generic_handler("v1.PodResourcesLister", {"List": method})
+        server.add_generic_rpc_handlers((handler,))
+        server.add_insecure_port(f"unix:{socket_path(self._directory, name)}")
+        self._servers[name] = server
+        self._later(server.start())
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
