@@ -70,6 +70,7 @@ class Metadata(Struct, gc=False):
 
 
 class ManagedField(Struct, gc=False):
+    manager: str = ""
     time: datetime | None = None
     subresource: str = ""
 
@@ -310,6 +311,21 @@ class PodReading(Struct, gc=False):
     attribution: str = ""
 
 
+class CappedGpu(Struct, gc=False):
+    uuid: str = ""
+    outcome: str = ""
+    reason: str = ""
+    podUID: str = ""
+    baselineWatts: float | None = None
+
+
+class CapperStatus(Struct, gc=False):
+    mode: str = ""
+    sequence: int = 0
+    heartbeatSeconds: float = 0.0
+    gpus: list[CappedGpu] | None = None
+
+
 class GpuNodeStatus(Struct, gc=False):
     heartbeatSeconds: float = 0.0
     sequence: int = 0
@@ -319,10 +335,24 @@ class GpuNodeStatus(Struct, gc=False):
     podResources: str = ""
     pods: list[PodReading] | None = None
     unallocatedInUse: list[str] | None = None
+    capper: CapperStatus | None = None
+
+
+class Cap(Struct, gc=False):
+    uuid: str = ""
+    watts: float = 0.0
+    namespace: str = ""
+    pod: str = ""
+    podUID: str = ""
+
+
+class GpuNodeSpec(Struct, gc=False):
+    caps: list[Cap] | None = None
 
 
 class GpuNode(Struct, gc=False):
     metadata: WrittenMetadata
+    spec: GpuNodeSpec | None = None
     status: GpuNodeStatus | None = None
 
 

@@ -144,6 +144,64 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """A power limit that stands in a GPUNode's spec; it ends with the pod."""
+
+    uuid: str
+    watts: float
+    namespace: str
+    pod: str
+    pod_uid: str
+
+
+class CapperMode(StrEnum):
+    """Observe says what it would set; Off is the node's kill switch."""
+
+    OBSERVE = "Observe"
+    ENFORCE = "Enforce"
+    OFF = "Off"
+
+
+@dataclass(frozen=True, slots=True)
+class CappedGpu:
+    """What a capper says of one power limit. `baseline_watts` is the limit before its first, while that is its own."""
+
+    uuid: str
+    outcome: str
+    reason: str = ""
+    pod_uid: str = ""
+    baseline_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capper:
+    """A node's capper. `heard_at` is our monotonic time when its sequence last rose."""
+
+    mode: CapperMode
+    sequence: int
+    heartbeat_seconds: float
+    heard_at: float
+    gpus: tuple[CappedGpu, ...] = ()
+
+    def alive(self, now_at: float) -> bool:
+        """Whether it spoke within three of its heartbeats."""
+        return now_at - self.heard_at <= 3 * self.heartbeat_seconds
+
+    def refuses(self, uuid: str, pod_uid: str) -> bool:
+        """Whether it will not cap this GPU for this pod."""
+        told = ("Refused", "HandsOff")
+        return any(one.uuid == uuid and one.pod_uid == pod_uid and one.outcome in told for one in self.gpus)
+
+    def baseline_watts(self, uuid: str) -> float | None:
+        return next((one.baseline_watts for one in self.gpus if one.uuid == uuid), None)
+
+    @property
+    def has_caps(self) -> bool:
+        """Whether some limit is still its own."""
+        return any(one.baseline_watts is not None for one in self.gpus)
+
+
+@dataclass(frozen=True, slots=True)
 class Telemetry:
     """One GPUNode's status, and when we last heard it speak.
 
@@ -162,6 +220,10 @@ class Telemetry:
     pods: tuple[PodGpus, ...] | None = None
     """None: the kubelet did not say, so which GPU a pod holds is not known."""
     unallocated_in_use: tuple[str, ...] = ()
+    caps: tuple[Cap, ...] = ()
+    """The power limits that its spec asks for."""
+    capper: Capper | None = None
+    """None: no capper has ever spoken for this node."""
     platform: Platform = Platform()
 
 

@@ -13,7 +13,7 @@ def is_news(known: Telemetry, new: Telemetry) -> bool:
         return True
     if known.heard_at != new.heard_at and _was_stale(known, new.heard_at):
         return True
-    if _holdings(known) != _holdings(new):
+    if _holdings(known) != _holdings(new) or _caps(known) != _caps(new):
         return True
     return [_material(gpu) for gpu in known.gpus] != [_material(gpu) for gpu in new.gpus]
 
@@ -27,6 +27,12 @@ def _holdings(telemetry: Telemetry) -> tuple[object, ...]:
     pods = telemetry.pods
     held = None if pods is None else [(pod.namespace, pod.name, pod.uuids, pod.shares) for pod in pods]
     return held, telemetry.unallocated_in_use
+
+
+def _caps(telemetry: Telemetry) -> tuple[object, ...]:
+    """What is asked of the node's capper, and what became of it."""
+    capper = telemetry.capper
+    return telemetry.caps, None if capper is None else (capper.mode, capper.gpus)
 
 
 def _material(gpu: Gpu) -> tuple[object, ...]:

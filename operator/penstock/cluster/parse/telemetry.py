@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from penstock.api.names import CAPPER_MANAGER
 from penstock.cluster import wire
+from penstock.cluster.parse.capper import capper, caps
 from penstock.cluster.parse.pods import unix_time
 from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry
 
@@ -67,6 +69,8 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
         platform=_platform(status.platform),
         pods=tuple(_pods(status)) if status.podResources == _READ else None,
         unallocated_in_use=tuple(sorted(status.unallocatedInUse or ())),
+        caps=caps(seen.spec),
+        capper=capper(status.capper, before.telemetry.capper if before else None, now),
     )
     moved = before is None or sampled != before.sampled_time
     heard = Heard(current, sampled, now if moved or before is None else before.sample_at)
@@ -83,8 +87,9 @@ def _heard_at(sequence: int, before: Heard | None, now: float, age_seconds: floa
 
 
 def last_status_write(seen: wire.GpuNode) -> float | None:
-    """Unix time, by the API server's clock, of the last write of the status."""
-    times = [unix_time(one.time) for one in seen.metadata.managedFields or () if one.subresource == "status"]
+    """Unix time, by the API server's clock, of the agent's last write of the status; a capper writes there too."""
+    writers = seen.metadata.managedFields or ()
+    times = [unix_time(one.time) for one in writers if one.subresource == "status" and one.manager != CAPPER_MANAGER]
     return max((one for one in times if one is not None), default=None)
 
 
