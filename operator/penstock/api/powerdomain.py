@@ -144,6 +144,17 @@ class LadderAction(Model):
     message: Sentence = ""
 
 
+class ShedReplicas(Model):
+    """Replicas of one pool that this domain shed and that wait for a place since, here or anywhere."""
+
+    namespace: Word
+    pool: Word
+    replicas: Count
+    watts: Watts
+    """Of the domain, that their end saved."""
+    since: Time
+
+
 class LadderStatus(Model):
     """How far up the ladder a domain is, and why."""
 
@@ -154,6 +165,10 @@ class LadderStatus(Model):
     """What the domain would draw at its lowest if everything that may be trimmed and shed were."""
     actions: Annotated[tuple[LadderAction, ...], Field(max_length=32)] = ()
     """The latest, newest first."""
+    shed: Annotated[tuple[ShedReplicas, ...], Field(max_length=256)] = ()
+    """Who was shed and waits."""
+    evicted_in_hour: Count = 0
+    """Evictions outside an emergency, counted against `movesPerHour`."""
 
 
 class ReturnRight(Model):

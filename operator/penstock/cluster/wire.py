@@ -186,6 +186,7 @@ class Container(Struct, gc=False):
 
 class PodSpec(Struct, gc=False):
     nodeName: str = ""
+    terminationGracePeriodSeconds: float = 30.0
     schedulerName: str = ""
     hostNetwork: bool = False
     priority: int | None = None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts, Spawn
 from penstock.control.draining import Draining
+from penstock.control.ladder import Ladders
 from penstock.control.nodelabels import NodeLabels
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
@@ -53,6 +54,7 @@ class ControlLoop:
     settings: Settings
     spawn: Spawn
     fence: Callable[[], str]
+    ladders: Ladders
     picture: Picture = field(init=False)
     rights: Rights = field(init=False)
     back_off: BackOff = field(init=False)
@@ -71,6 +73,7 @@ class ControlLoop:
     async def run(self) -> None:
         """Turn for ever: at once when something changed, else every second."""
         self.rights.recall(self.state.domains.values())
+        self.ladders.recall(self.state.domains.values(), time.monotonic(), time.time())
         while True:
             self.fence()  # A leader that just thawed writes nothing more: only lifts are fenced by the API server.
             started_at = time.monotonic()
@@ -86,10 +89,11 @@ class ControlLoop:
         """One turn at this monotonic and this Unix time."""
         # 1. observe
         touched = self.picture.look(now_at)
-        self.rights.observe(self.picture, now_time)
+        self.rights.observe(self.picture, self.ladders.was_shed, now_time)
         # 2. end what cannot live where it is
         verdicts = self._verdicts(now_at, now_time)
         self._end(verdicts, now_at)
+        self.ladders.climb(self.picture, now_at, now_time)
         # 3. plan
         waiting = self._waiting(now_at)
         plan = self._plan(waiting, now_time)
@@ -98,10 +102,10 @@ class ControlLoop:
         # 5. count
         placed = {decision.replica.key for decision in plan.decisions}
         for key, pool in self.picture.pools.items():
-            self.workloads.keep(pool, self.picture.rolls[key], placed, now_time)
+            self.workloads.keep(pool, self.picture.rolls[key], placed, self.ladders.shed_of(key), now_time)
         self._rank()
         # 6. report
-        scene = Scene(self.picture, plan, verdicts, self.rights.standing, touched, now_at, now_time)
+        scene = Scene(self.picture, plan, verdicts, self.rights.standing, self.ladders, touched, now_at, now_time)
         self.reporter.report(scene)
         self.node_labels.keep(self.picture.fleet, now_at, now_time)
         self.workloads.forget(touched - self.picture.pools.keys())
@@ -148,14 +152,17 @@ class ControlLoop:
         found = (
             replica
             for key, pool in self.picture.pools.items()
-            for replica in replicas(pool, self.picture.rolls[key], self.back_off.nodes(key, now_at))
+            for replica in replicas(
+                pool, self.picture.rolls[key], self.back_off.nodes(key, now_at), self.ladders.shed_of(key)
+            )
         )
         return {replica.key: replica for replica in found}
 
     def _plan(self, waiting: dict[str, Replica], now_time: float) -> Plan:
         self.rights.keep_standing(self.picture, now_time)
         started_at = time.perf_counter()
-        plan = placement.plan(self.picture.fleet, tuple(waiting.values()), self.rights.standing, now_time)
+        standing, held = self.rights.standing, self.ladders.held
+        plan = placement.plan(self.picture.fleet, tuple(waiting.values()), standing, now_time, held)
         if waiting:
             self.metrics.decision_seconds.observe(time.perf_counter() - started_at)
         return plan
@@ -172,6 +179,7 @@ class ControlLoop:
                 self._let_through(replica, advised.get(key), now_at)
         if plan.decisions:
             self.rights.standing = plan.rights
+            self.ladders.placed(plan.decisions)
 
     def _lift_one(self, decision: Decision, now_at: float) -> None:
         pod = self.state.pods[decision.replica.pod_uid]

@@ -25,6 +25,7 @@ class _Left(msgspec.Struct, gc=False):
     """The `left-count` annotation of a Deployment."""
 
     replicas: int = 0
+    shed: int = 0
     since: datetime | None = None
 
 
@@ -89,6 +90,7 @@ class Picture:
             known,
             count=deployment.replicas if deployment else None,
             left=left.replicas,
+            left_shed=left.shed,
             left_since_time=left.since.timestamp() if left.since else None,
             floor=deployment.floor if deployment else 0,
             intent=deployment.intent if deployment else "",

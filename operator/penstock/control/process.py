@@ -24,6 +24,7 @@ from penstock.cluster.roster import Roster
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
+from penstock.control.ladder import Ladders
 from penstock.control.loop import ControlLoop
 from penstock.control.nodelabels import NodeLabels
 from penstock.control.report import Reporter
@@ -156,6 +157,7 @@ class Operator:
             settings=self.settings,
             spawn=acting.spawn,
             fence=lambda: self.elector.fence,
+            ladders=Ladders(self.state, acts, self.events, acting.spawn),
         )
 
     async def _lead(self, loop: ControlLoop) -> None:

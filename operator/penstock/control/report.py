@@ -19,6 +19,7 @@ from penstock.cluster.events import Events, Severity, Subject
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
+from penstock.control.ladder import Ladders
 from penstock.control.picture import Picture
 from penstock.control.power_metrics import PowerMetrics, Snapshot
 from penstock.core import book, domain_status, draw, lifecycle, residency, status
@@ -58,6 +59,7 @@ class Scene:
     plan: Plan
     verdicts: Mapping[PoolKey, Sequence[Verdict]]
     rights: Sequence[RightOfReturn]
+    ladders: Ladders
     touched: frozenset[PoolKey]
     now_at: float
     now_time: float
@@ -99,8 +101,8 @@ class Reporter:
         refresh = scene.now_at - self._refreshed_at >= REFRESH_SECONDS
         if refresh:
             self._refreshed_at = scene.now_at
-        self._domains_due |= refresh or (scene.picture.fleet, scene.rights) != self._reported
-        self._reported = (scene.picture.fleet, scene.rights)
+        self._domains_due |= refresh or (scene.picture.fleet, scene.rights, scene.ladders.version) != self._reported
+        self._reported = (scene.picture.fleet, scene.rights, scene.ladders.version)
         self._due |= set(scene.picture.pools) if refresh else {*scene.touched, *self._newly_told(scene)}
         self._due &= scene.picture.pools.keys()
         pools = [key for key in self._due if self._may_look(key, scene.now_at)]
@@ -141,7 +143,7 @@ class Reporter:
             self._domains_due = False
             self._looked(_DOMAINS, scene.now_at)
             self._report_domains(scene, statements)
-            self.power.show(Snapshot(scene.picture.fleet, tuple(statements.values())))
+            self.power.show(Snapshot(scene.picture.fleet, tuple(statements.values()), scene.ladders.stages))
         if pools:
             self._report_pools(scene, statements, pools)
 
@@ -250,6 +252,7 @@ class Reporter:
                 problems=scene.picture.domain_problems.get(name, ()),
                 statement=statements.get(name),
                 rights=tuple(right for right in scene.rights if right.domain == name),
+                ladder=scene.ladders.status(name),
                 now_time=scene.now_time,
             )
             known = self._domains.get(name) if self._is_same(name, found.uid) else None

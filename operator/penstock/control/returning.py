@@ -5,7 +5,7 @@ Kept in the PowerDomain's own status, so that a restart of ours takes nobody's w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from penstock.api.powerdomain import PowerDomainStatus
 from penstock.cluster.objects import DomainObject
 from penstock.control.picture import Picture
 from penstock.core import book, lifecycle
-from penstock.core.model import Mode, PoolKey, RightOfReturn
+from penstock.core.model import Mode, Pod, PoolKey, RightOfReturn
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Rights:
         """After a start: what the domains' statuses say."""
         self.standing = tuple(right for one in domains for right in _written(one))
 
-    def observe(self, picture: Picture, now_time: float) -> None:
-        """Give a right for each replica that went away since the last look."""
+    def observe(self, picture: Picture, was_shed: Callable[[Pod], bool], now_time: float) -> None:
+        """Give a right for each replica that went away since the last look otherwise than by shedding."""
         granted = [
             RightOfReturn(domain, pool.key, watts, now_time + self.seconds)
             for pool, pod in picture.departed
-            if pool.rules.mode is Mode.ENFORCE and pool.key in picture.pools
+            if pool.rules.mode is Mode.ENFORCE and pool.key in picture.pools and not was_shed(pod)
             for domain, watts in book.reservation_watts(picture.before, pod)
             if watts > 0
         ]

@@ -47,11 +47,13 @@ class Workloads:
     _busy: set[PoolKey] = field(default_factory=set)
     _refused: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
 
-    def keep(self, pool: Pool, roll: RollCall, placed: Collection[str], now_time: float) -> None:
+    def keep(
+        self, pool: Pool, roll: RollCall, placed: Collection[str], shed: int, now_time: float
+    ) -> None:
         """Apply what differs from the pool's intent. A pool with problems keeps what it has."""
         if pool.adopts or pool.problems or pool.key in self._busy:
             return
-        count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds)
+        count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds, shed)
         seen = self.state.deployments.get(pool.key)
         look = (pool.uid, pool.generation, pool.intent, count, seen.generation if seen else None)
         if self._settled.get(pool.key) == look:
@@ -128,6 +130,7 @@ def _workload(pool: Pool, roll: RollCall, raw_spec: Any, count: Count) -> Worklo
         template=raw_spec["template"],
         count=count.count,
         left=count.left,
+        left_shed=count.left_shed,
         left_since=rfc3339(count.left_since_time) if count.left_since_time is not None else "",
         max_unavailable=int((raw_spec.get("disruption") or {}).get("maxUnavailable", 1)),
         floor=len(roll.pinned) + len(roll.bound),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from penstock.api.powerdomain import Holder, PowerDomainStatus, ReturnRight
+from penstock.api.powerdomain import Holder, LadderStatus, PowerDomainStatus, ReturnRight
 from penstock.core.book import Statement
 from penstock.core.model import RightOfReturn
 from penstock.core.pool import Problem
@@ -26,6 +26,7 @@ class DomainFacts:
     statement: Statement | None
     rights: Sequence[RightOfReturn]
     now_time: float
+    ladder: LadderStatus | None = None
 
 
 def domain_status(facts: DomainFacts, previous: PowerDomainStatus) -> PowerDomainStatus:
@@ -47,6 +48,7 @@ def domain_status(facts: DomainFacts, previous: PowerDomainStatus) -> PowerDomai
         nodes=statement.nodes,
         stale_nodes=len(statement.stale_nodes),
         holders=_holders(statement, previous),
+        ladder=facts.ladder,
         rights_of_return=tuple(
             ReturnRight(
                 namespace=one.pool.namespace, pool=one.pool.name, watts=round(one.watts), until=utc(one.until_time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from penstock.core.affinity import CORDON, repels
 from penstock.core.columns import Rows
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
-from penstock.core.model import Replica
+from penstock.core.ledger import Ledger
+from penstock.core.model import Domain, Replica
 from penstock.core.power import budget_watts
 from penstock.core.table import Table
 from penstock.core.verdicts import Candidate, Decision, Filter, Reason, Waiting
@@ -28,16 +30,17 @@ REASONS: Mapping[Filter, Reason] = {
     Filter.HOST_PORTS: Reason.HOST_PORT_TAKEN,
     Filter.GPU_MODEL: Reason.NO_MATCHING_GPU,
     Filter.FREE_GPUS: Reason.INSUFFICIENT_GPUS,
+    Filter.POWER_HOLD: Reason.POWER_HOLD,
     Filter.WATTS: Reason.INSUFFICIENT_POWER,
     Filter.BACK_OFF: Reason.BACK_OFF,
 }
 
-
-def decision_record(decision: Decision) -> dict[str, Any]:
-    """What the placed pod's annotation holds: at most 1.5 kB as compact JSON."""
 MOST_DOMAINS = 4
 """Of more domains that lack watts only those that lack the fewest are named."""
 
+
+def decision_record(decision: Decision) -> dict[str, Any]:
+    """What the placed pod's annotation holds: at most 1.5 kB as compact JSON."""
     record: dict[str, Any] = {
         "reason": sentence(decision),
         "node": decision.node,
@@ -108,6 +111,14 @@ def waiting(replica: Replica, fleet: Fleet, table: Table) -> Waiting:
     refused = table.refused()
     message = f"0/{nodes} nodes: {', '.join(_phrases(fleet, table))}"
     return Waiting(replica, _reason(fleet, table), message, refused=refused, nodes=nodes)
+
+
+def of_shed(waiting: Waiting, ledger: Ledger) -> Waiting:
+    """The same, named as what it is where the replica was shed and watts are what it waits for."""
+    short_of_power = any(name in (Filter.POWER_HOLD, Filter.WATTS) for name, _ in waiting.refused)
+    if not waiting.replica.shed or not (short_of_power or ledger.held.any()):
+        return waiting
+    return replace(waiting, reason=Reason.SHED_BY_POWER, message=f"shed to keep a power budget; {waiting.message}")
 
 
 def unjudged(replica: Replica, fleet: Fleet) -> Waiting:
@@ -200,6 +211,16 @@ def _too_few_gpus(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterat
     yield f"{number} {_verb(number, 'has', 'have')} fewer than {wanted} {free}{told}"
 
 
+def _on_hold(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
+    held = [f"PowerDomain/{domain.name}" for domain in _held_domains(fleet, table.ledger, rows)]
+    yield f"{number} in {_some(held)}, whose draw is near its budget"
+
+
+def _held_domains(fleet: Fleet, ledger: Ledger, rows: Rows) -> list[Domain]:
+    found = set(fleet.columns.domain[rows].ravel().tolist())
+    return [domain for at, domain in enumerate(fleet.domains) if at in found and ledger.held[at]]
+
+
 def _short_of_watts(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
     """Per domain, how many nodes it refuses and by how many watts of budget at least."""
     del number
@@ -230,6 +251,7 @@ _PHRASES: Mapping[Filter, Callable[[Fleet, Table, Rows, int], Iterator[str]]] = 
     Filter.HOST_PORTS: _port_taken,
     Filter.GPU_MODEL: _other_model,
     Filter.FREE_GPUS: _too_few_gpus,
+    Filter.POWER_HOLD: _on_hold,
     Filter.WATTS: _short_of_watts,
     Filter.BACK_OFF: _backed_off,
 }

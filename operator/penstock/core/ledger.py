@@ -18,7 +18,9 @@ from penstock.core.scheduling import HostPort
 class Ledger:
     """Free amounts, GPUs, unheld draw and committed watts, each row as the plan's decisions left it."""
 
-    def __init__(self, fleet: Fleet, rights: Iterable[RightOfReturn], now_at: float) -> None:
+    def __init__(
+        self, fleet: Fleet, rights: Iterable[RightOfReturn], now_at: float, held: frozenset[str] = frozenset()
+    ) -> None:
         columns = fleet.columns
         self.fleet = fleet
         self.free = {name: column.copy() for name, column in columns.free.items()}
@@ -27,6 +29,8 @@ class Ledger:
         self.committed_watts = fleet.committed_watts.copy()
         self.usable_watts = fleet.usable_watts.copy()
         self.rights = Rights(fleet, rights, now_at)
+        self.held = np.array([*(domain.name in held for domain in fleet.domains), False])
+        """Domains in which only a right of return places anything."""
         self.ports: dict[int, frozenset[HostPort]] = {}
         self.taken: list[tuple[int, Replica | None]] = []
         """Every decision so far, in order, and every row that a trial changed: tables catch up from here."""
@@ -47,7 +51,7 @@ class Ledger:
     def onto(self, fleet: Fleet) -> Ledger:
         """The same decisions on another fleet of the same nodes and domains, to try that out."""
         twin = Ledger(fleet, (), 0.0)
-        twin.rights = self.rights.copy()
+        twin.rights, twin.held = self.rights.copy(), self.held
         every = np.arange(len(fleet.rows))
         for row, replica in self.taken:
             if replica is not None:
@@ -59,6 +63,15 @@ class Ledger:
         """Try a higher budget."""
         self.usable_watts[domain] += usable_watts
         self.taken.extend((row, None) for row in self._any_row_of(domain))
+
+    def end_hold(self, domains: Iterable[int]) -> None:
+        """Try domains that are not held."""
+        self.held = self.held.copy()
+        for domain in domains:
+            self.held[domain] = False
+            # Every row: where the domain is over too, its room stays as it was and only the reason is another.
+            rows = np.flatnonzero((self.fleet.columns.domain == domain).any(axis=1))
+            self.taken.extend((row, None) for row in rows.tolist())
 
     def release(self, row: int, amounts: Mapping[str, int], gpus: int) -> None:
         """Try a node with more free: `gpus` of its held GPUs let go, though not yet cool."""

@@ -21,31 +21,36 @@ class Count:
     count: int
     left: int
     left_since_time: float | None
+    left_shed: int = 0
+    """How many of them were shed by a power domain."""
 
 
-def deployment_count(
-    pool: Pool, roll: RollCall, placed: Collection[str], now_time: float, limit_seconds: float
+def deployment_count(  # noqa: PLR0917  what it depends on, the pool first
+    pool: Pool, roll: RollCall, placed: Collection[str], now_time: float, limit_seconds: float, shed: int = 0
 ) -> Count:
     """The Deployment's next replica count.
 
     A replica that waited longer than `limit_seconds` leaves it, because an unready gated pod blocks a rollout and
     makes a PodDisruptionBudget refuse every eviction; it comes back the moment it fits. `placed` are the keys of the
-    replicas that this turn's plan found a place for, pods and virtual ones alike.
+    replicas that this turn's plan found a place for, pods and virtual ones alike. `shed` of the pool's replicas wait
+    because a power domain shed them; such a one leaves as soon as its gated pod exists, so that the next can be
+    evicted, and not before, or a running one would go in its stead.
     """
     left, since = _left_after_scaling(pool), pool.left_since_time
     left = max(left - _returning(pool, roll, placed), 0)
     count = pool.desired - left
-    overdue = [
-        pod.created_time
-        for pod in roll.waiting
-        if pod.uid not in placed and now_time - pod.created_time > limit_seconds
-    ]
+    unplaced = [pod.created_time for pod in roll.waiting if pod.uid not in placed]
+    left_shed = min(pool.left_shed, left, shed)
+    shed_now = min(shed - left_shed, len(unplaced))
+    overdue = [time for time in unplaced[: len(unplaced) - shed_now] if now_time - time > limit_seconds]
+    # Roll calls are oldest first, so the last ones took the place of what was shed.
+    overdue += unplaced[len(unplaced) - shed_now :]
     # The ReplicaSet has yet to delete what an earlier turn took out of the count; those pods left already.
     surplus = max(roll.active - count, 0)
-    leaving = min(max(len(overdue) - surplus, 0), max(count - _rollout_floor(pool, roll), 0))
+    leaving = min(max(len(overdue) - surplus, 0), max(count - max(_rollout_floor(pool, roll) - shed, 0), 0))
     if leaving:
         since = min([*overdue, *([since] if since is not None and left else [])])
-    return Count(count - leaving, left + leaving, since if left + leaving else None)
+    return Count(count - leaving, left + leaving, since if left + leaving else None, left_shed + min(shed_now, leaving))
 
 
 def _rollout_floor(pool: Pool, roll: RollCall) -> int:

@@ -38,7 +38,7 @@ class Workload:
     """What a pool's Deployment shall be.
 
     `count` is the Deployment's own replica count, `left` how many of the pool's replicas are out of it because they
-    waited too long, `left_since` since when the longest of them waits (RFC 3339).
+    waited too long or were shed (`left_shed` of them), `left_since` since when the longest of them waits (RFC 3339).
     """
 
     key: PoolKey
@@ -52,6 +52,7 @@ class Workload:
     """How many replicas have a place, should this change the template."""
     last_intent: str = ""
     last_floor: int = 0
+    left_shed: int = 0
 
 
 def deployment(workload: Workload) -> Manifest:
@@ -75,7 +76,8 @@ def deployment(workload: Workload) -> Manifest:
     floor = workload.last_floor if intent == workload.last_intent else workload.floor
     annotations = {INTENT_ANNOTATION: intent, FLOOR_ANNOTATION: str(floor)}
     if workload.left:
-        annotations[LEFT_ANNOTATION] = json.dumps({"replicas": workload.left, "since": workload.left_since})
+        shed = {"shed": workload.left_shed} if workload.left_shed else {}
+        annotations[LEFT_ANNOTATION] = json.dumps({"replicas": workload.left, "since": workload.left_since, **shed})
     body["metadata"]["annotations"] = annotations
     return body
 

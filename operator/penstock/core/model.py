@@ -281,6 +281,8 @@ class Pod:
     deletion_cost: int | None = None
     annotated: bool = False
     """Whether `metadata.annotations` exists: a JSON Patch cannot add a key to a map that is not there."""
+    grace_seconds: float = 30.0
+    """How long it may take to end."""
     failure: str = ""
     """`status.reason` of a Failed pod, such as `UnexpectedAdmissionError`."""
     resource_version: str = ""
@@ -436,6 +438,8 @@ class Replica:
     """Of the newest ReplicaSet: such replicas go before the old ones of the same pool."""
     avoid: frozenset[str] = field(default_factory=frozenset)
     """Nodes under back-off for this pool: a pin there died lately."""
+    shed: bool = False
+    """It waits because a power domain shed it."""
 
     @property
     def gpus(self) -> int:

@@ -24,14 +24,21 @@ from penstock.core.verdicts import Decision, Filter, Plan, Reason, Waiting
 __all__ = ["Decision", "Filter", "Plan", "Reason", "Waiting", "in_asked_order", "plan"]
 
 
-def plan(fleet: Fleet, waiting: Sequence[Replica], rights: Sequence[RightOfReturn], now_time: float) -> Plan:
+def plan(
+    fleet: Fleet,
+    waiting: Sequence[Replica],
+    rights: Sequence[RightOfReturn],
+    now_time: float,
+    held: frozenset[str] = frozenset(),
+) -> Plan:
     """Decide every waiting replica against one snapshot.
 
     After each decision no domain of the chosen node is over its usable watts, less the rights of return of other
-    pools, unless the pool's own right covers what was added. `now_time` is Unix time, as `until_time` of a right is.
+    pools, unless the pool's own right covers what was added; in a domain that is `held` nothing else is placed.
+    `now_time` is Unix time, as `until_time` of a right is.
     """
     asked = in_asked_order(waiting)
-    planner = Planner(fleet, Ledger(fleet, rights, now_time), asked)
+    planner = Planner(fleet, Ledger(fleet, rights, now_time, held), asked)
     decisions, left = planner.place(asked)
     return Plan(tuple(decisions), tuple(_verdicts(planner, left)), planner.ledger.rights.left())
 
@@ -43,7 +50,7 @@ def _verdicts(planner: Planner, left: Sequence[Replica]) -> Iterator[Waiting]:
         key = planner.class_of(replica)
         if key not in verdicts:
             verdicts[key] = _verdict(planner, replica, left[:turn])
-        yield replace(verdicts[key], replica=replica)
+        yield explanation.of_shed(replace(verdicts[key], replica=replica), planner.ledger)
 
 
 def _verdict(planner: Planner, replica: Replica, ahead: Sequence[Replica]) -> Waiting:

@@ -52,6 +52,8 @@ class Pool:
     count: int | None = None
     left: int = 0
     left_since_time: float | None = None
+    left_shed: int = 0
+    """How many of those that left were shed by a power domain."""
     floor: int = 0
     """How many replicas had a place when the template last changed."""
     intent: str = ""
@@ -124,17 +126,25 @@ def _gated_group(pod: Pod) -> str:
     return "held" if pod.foreign_gates else "waiting"
 
 
-def replicas(pool: Pool, roll: RollCall, avoid: frozenset[str]) -> tuple[Replica, ...]:
-    """What of this pool waits for a place: its gated pods, and those that left the Deployment's count."""
+def replicas(pool: Pool, roll: RollCall, avoid: frozenset[str], shed: int = 0) -> tuple[Replica, ...]:
+    """What of this pool waits for a place: its gated pods, and those that left the Deployment's count.
+
+    `shed` of its replicas wait because power domains shed them: those that left the count for it, then the youngest
+    pods.
+    """
     if pool.problems:
         return ()
-    gated = tuple(_from_pod(pool, pod, avoid) for pod in roll.waiting)
+    left_shed = min(pool.left_shed, pool.left, shed) if pool.template else 0
+    older = len(roll.waiting) - (shed - left_shed)
+    gated = tuple(_from_pod(pool, pod, avoid, shed=at >= older) for at, pod in enumerate(roll.waiting))
     if pool.template is None:
         return gated
-    return gated + tuple(_virtual(pool, pool.template, ordinal, avoid) for ordinal in range(pool.left))
+    return gated + tuple(
+        _virtual(pool, pool.template, ordinal, avoid, shed=ordinal < left_shed) for ordinal in range(pool.left)
+    )
 
 
-def _from_pod(pool: Pool, pod: Pod, avoid: frozenset[str]) -> Replica:
+def _from_pod(pool: Pool, pod: Pod, avoid: frozenset[str], *, shed: bool) -> Replica:
     return Replica(
         key=pod.uid,
         pool=pool.key,
@@ -148,10 +158,11 @@ def _from_pod(pool: Pool, pod: Pod, avoid: frozenset[str]) -> Replica:
         template_hash=pod.template_hash,
         newest=pool.adopts or pod.template_hash == pool.current_hash,
         avoid=avoid,
+        shed=shed,
     )
 
 
-def _virtual(pool: Pool, template: Template, ordinal: int, avoid: frozenset[str]) -> Replica:
+def _virtual(pool: Pool, template: Template, ordinal: int, avoid: frozenset[str], *, shed: bool) -> Replica:
     return Replica(
         key=f"{pool.key}#{ordinal}",
         pool=pool.key,
@@ -165,4 +176,5 @@ def _virtual(pool: Pool, template: Template, ordinal: int, avoid: frozenset[str]
         # A rollout frees room for its own next pod: one that waits outside the count must not take it away.
         newest=False,
         avoid=avoid,
+        shed=shed,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from penstock.core.model import Replica
 from penstock.core.planner import Planner
-from penstock.core.room_remedies import free_gpus, free_resources, raise_budget
+from penstock.core.room_remedies import end_hold, free_gpus, free_resources, raise_budget
 from penstock.core.rule_remedies import (
     end_back_off,
     free_host_ports,
@@ -26,6 +26,7 @@ from penstock.core.verdicts import Filter
 REMEDIES: tuple[tuple[Filter, Callable[[Case], str]], ...] = (
     (Filter.BACK_OFF, end_back_off),
     (Filter.WATTS, raise_budget),
+    (Filter.POWER_HOLD, end_hold),
     (Filter.FREE_GPUS, free_gpus),
     (Filter.RESOURCES, free_resources),
     (Filter.HOST_PORTS, free_host_ports),

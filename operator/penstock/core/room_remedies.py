@@ -24,6 +24,21 @@ def raise_budget(case: Case) -> str:
     return " and ".join(f"raise PowerDomain/{domains[at].name} by {cheapest[at]} W" for at in sorted(cheapest))
 
 
+def end_hold(case: Case) -> str:
+    """The domains whose hold has to end, and what their budget lacks even then."""
+    ledger, fleet = case.planner.ledger, case.planner.fleet
+    inside = set(fleet.columns.domain[case.rows(Filter.POWER_HOLD)].ravel().tolist())
+    held = sorted(at for at in inside if ledger.held[at])
+    told = " and ".join(f"PowerDomain/{fleet.domains[at].name}" for at in held[:MOST_TRIED])
+    wait = f"wait until {told} {'leaves' if len(held) == 1 else 'leave'} hold"
+    if fits_after(case, lambda trial: trial.end_hold(held)):
+        return wait
+    without = case.planner.fork()
+    without.ledger.end_hold(held)
+    more = raise_budget(Case(without, case.replica, without.table(case.replica), case.ahead))
+    return f"{wait} and {more}" if more else ""
+
+
 def _short_domains(case: Case) -> list[tuple[int, ...]]:
     """The sets of domains of which some node is short, the smallest sets first."""
     missing, domains = case.table.missing_watts(), case.planner.fleet.columns.domain

@@ -179,17 +179,23 @@ class Table:
         return np.where(self.ledger.statistical, np.inf, dearest)
 
     def _allowances(self) -> Floats:
-        """Per domain what one replica may add; a domain that is over takes nothing, not even what costs nothing."""
+        """Per domain what one replica may add; a domain that is over or held takes nothing, not even what costs
+        nothing, but for a right of return.
+        """
         if not self.example.gpus:
             return np.full(len(self.ledger.usable_watts), np.inf)
         room, own_right = self.ledger.room_watts(self.example.pool)
+        room = np.where(self.ledger.held, np.minimum(room, NOTHING_MORE), room)
         return np.where((room < 0) & (own_right <= 0), NOTHING_MORE, np.maximum(room, own_right))
 
     def _rank(self, rows: Rows | slice = slice(None)) -> None:
         """Put the watts on top of the other filters, and the score where nothing refuses."""
         first = self.base[rows].copy()
-        short = (self.watts[rows] > self._allowance[self.ledger.fleet.columns.domain[rows]]).any(axis=1)
-        first[(first == NONE) & short] = Filter.WATTS
+        domain = self.ledger.fleet.columns.domain[rows]
+        short = self.watts[rows] > self._allowance[domain]
+        held = (short & self.ledger.held[domain]).any(axis=1)
+        first[(first == NONE) & held] = Filter.POWER_HOLD
+        first[(first == NONE) & short.any(axis=1)] = Filter.WATTS
         if len(self._avoided):
             first[self._avoided[rows] & (first == NONE)] = Filter.BACK_OFF
         if self._refused is not None and not np.array_equal(self.first[rows], first):

@@ -22,9 +22,10 @@ class Filter(IntEnum):
     HOST_PORTS = 5
     GPU_MODEL = 6
     FREE_GPUS = 7
-    WATTS = 8
-    BACK_OFF = 9
-    NONE = 10
+    POWER_HOLD = 8
+    WATTS = 9
+    BACK_OFF = 10
+    NONE = 11
     """No filter refuses: the node would do."""
 
     @cached_property
@@ -47,6 +48,8 @@ class Reason(StrEnum):
     HOST_PORT_TAKEN = "HostPortTaken"
     NO_MATCHING_GPU = "NoMatchingGPU"
     INSUFFICIENT_GPUS = "InsufficientGPUs"
+    POWER_HOLD = "PowerHold"
+    SHED_BY_POWER = "ShedByPower"
     INSUFFICIENT_POWER = "InsufficientPower"
     BACK_OFF = "BackOff"
 

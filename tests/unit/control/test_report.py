@@ -9,6 +9,7 @@ from penstock.cluster.events import Subject
 from penstock.cluster.objects import DomainObject, PoolObject
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts
+from penstock.control.ladder import Ladders
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
 from penstock.core.model import PoolKey
@@ -53,13 +54,14 @@ class Desk:
         writer: Any = self.listener
         nothing: Any = None  # No act is tried here, so there is no API server.
         acts = Acts(nothing, self.state, metrics, lambda: None)
+        self.ladders = Ladders(self.state, acts, writer, lambda _: None)
         self.reporter = Reporter(self.state, writer, writer, acts, metrics, Settings())
 
     def turn(self, now: float) -> Told:
         """What one turn hands over."""
         self.listener.told.clear()
         touched = self.picture.look(now)
-        self.reporter.report(Scene(self.picture, Plan(), {}, (), touched, now, now))
+        self.reporter.report(Scene(self.picture, Plan(), {}, (), self.ladders, touched, now, now))
         return list(self.listener.told)
 
 

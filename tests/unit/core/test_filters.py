@@ -38,6 +38,7 @@ class Case:
     pods: Iterable[Pod] = ()
     domains: Iterable[Domain] = ()
     replica: Replica = field(default_factory=a.replica)
+    held: frozenset[str] = frozenset()
 
 
 def asking(**scheduling: object) -> Replica:
@@ -258,6 +259,12 @@ CASES = {
         telemetry=a.telemetry(gpus=[a.gpu(index, planned_watts=700.0, limit_watts=600.0) for index in range(8)]),
         domains=[a.domain(budget_watts=5000.0)],
     ),
+    "a domain on hold takes nothing new, whatever room it has": Case(
+        Filter.POWER_HOLD, Reason.POWER_HOLD, domains=[a.domain("row-a"), a.domain("site")], held=frozenset({"site"})
+    ),
+    "what asks for no GPU is placed in a domain on hold": Case(
+        None, domains=[a.domain()], held=frozenset({"row-a"}), replica=a.replica(gpus=0)
+    ),
     "a node under back-off": Case(Filter.BACK_OFF, Reason.BACK_OFF, replica=a.replica(avoid=frozenset({"gpu-1"}))),
     "a node refused by several counts for the first in order": Case(
         Filter.HEALTHY,
@@ -273,7 +280,7 @@ CASES = {
 def test_first_refusal(case: Case) -> None:
     heard = [case.telemetry] if case.telemetry else []
     fleet = a.fleet(case.node, telemetries=heard, pods=case.pods, domains=case.domains)
-    plan = placement.plan(fleet, [case.replica], (), 0.0)
+    plan = placement.plan(fleet, [case.replica], (), 0.0, case.held)
     if case.refused is None:
         assert [decision.node for decision in plan.decisions] == ["gpu-1"], plan.waiting
     else:

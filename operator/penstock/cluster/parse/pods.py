@@ -63,6 +63,7 @@ def pod(seen: wire.Pod) -> Pod:
         fence=metadata.annotations.fence if metadata.annotations else "",
         deletion_cost=_deletion_cost(metadata.annotations),
         annotated=metadata.annotations is not None,
+        grace_seconds=spec.terminationGracePeriodSeconds,
         failure=status.reason if status.phase == Phase.FAILED else "",
         resource_version=metadata.resourceVersion,
     )
