@@ -186,7 +186,7 @@ def _refusal(limits: Limits, note: Note | None, order: Order, ask: Ask) -> Verdi
         told = "persistence mode is off, so the driver would forget the limit: run nvidia-persistenced on the node"
         return Verdict(Outcome.REFUSED, note, "NoPersistenceMode", told)
     known = note is not None and note.pod_uid == ask.pod_uid
-    if not known and order.holders is not None and order.holders != {f"{ask.namespace}/{ask.pod}"}:
+    if not known and order.holders is not None and f"{ask.namespace}/{ask.pod}" not in order.holders:
         holder = ", ".join(sorted(order.holders)) or "no pod"
         told = f"asked for {ask.namespace}/{ask.pod}, but the kubelet says that {holder} holds this GPU"
         return Verdict(Outcome.REFUSED, note, "OtherPod", told)

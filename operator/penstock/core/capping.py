@@ -7,24 +7,20 @@ as under way for as long as a capper may take, so that one need is not met twice
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from penstock.core.cappable import SAME_WATTS, Asked, Cappable, cappable
 from penstock.core.fleet import Fleet
-from penstock.core.model import CapperMode, Gpu, Mode, Pod, PoolKey
+from penstock.core.model import Pod, PoolKey
 from penstock.core.power import LIMIT_TOLERANCE
-from penstock.core.row import Row
 
-OBEYS_SECONDS = 15.0
-"""A cap that the agent does not read back within so long is one that nobody obeys."""
 RAISE_SECONDS = 30.0
 RAISE_SHARE = 0.05
 """A limit rises by this share of what it was before, once in `RAISE_SECONDS`."""
 STEP_WATTS = 5.0
 """Limits are asked for in such steps, so that they do not move with every sample."""
-SAME_WATTS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,67 +56,6 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The limit that a replica's GPUs are asked to keep, and since when (monotonic) it is this one."""
-
-    watts: float
-    asked_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class CappableGpu:
-    """One GPU of a replica. `obeys` is false where its capper refused, or shows no effect."""
-
-    uuid: str
-    draw_watts: float
-    limit_watts: float
-    obeys: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Cappable:
-    """One replica whose pool lets it be capped, on a node with a capper.
-
-    `floor_watts` and `top_watts` bound the limit per GPU; `asked` is the one that it is asked to keep now.
-    `factors` has watts at the PDU per watt of GPU, for each domain of its node. `observed`: its capper sets nothing.
-    """
-
-    node: str
-    pool: PoolKey
-    pod: Pod
-    gpus: tuple[CappableGpu, ...]
-    floor_watts: float
-    top_watts: float
-    asked: Asked | None
-    factors: tuple[tuple[str, float], ...]
-    observed: bool = False
-
-    @property
-    def draws(self) -> tuple[float, ...]:
-        """What each GPU will draw at most once the limit asked for is in force."""
-        return tuple(self._after(gpu.draw_watts, gpu) for gpu in self.gpus)
-
-    @property
-    def limits(self) -> tuple[float, ...]:
-        """What each GPU's limit will be then."""
-        return tuple(self._after(gpu.limit_watts, gpu) for gpu in self.gpus)
-
-    def acting(self, figures: Sequence[float]) -> tuple[float, ...]:
-        """Of figures per GPU, those of the GPUs that a limit would move."""
-        return tuple(figure for figure, gpu in zip(figures, self.gpus, strict=True) if gpu.obeys or self.observed)
-
-    @property
-    def rank(self) -> tuple[int, str, str]:
-        """Who is capped first."""
-        return self.pod.priority, str(self.pool), self.pod.name
-
-    def _after(self, watts: float, gpu: CappableGpu) -> float:
-        if self.asked is None or not (gpu.obeys or self.observed):
-            return watts
-        return min(watts, self.asked.watts)
-
-
-@dataclass(frozen=True, slots=True)
 class CapPlan:
     """All limits to ask for, node by node; a node in none of them gets its baselines back."""
 
@@ -153,89 +88,9 @@ def plan_caps(
     raised = _restore([one for one in able if one.pod.uid not in lowered], needs, rooms, now_at)
     levels |= lowered | raised
     asks = [ask for one in able if (watts := levels.get(one.pod.uid)) is not None for ask in _asks(one, watts)]
-    asks += _kept(fleet, {one.pod.uid for one in able})
+    asks += _kept(fleet, asked, {one.pod.uid for one in able})
     ordered = sorted((ask for ask in asks if ask.watts < math.inf), key=lambda ask: (ask.node, ask.uuid))
     return CapPlan(tuple(ordered), frozenset(lowered), frozenset(raised))
-
-
-def trimmable_watts(able: Iterable[Cappable]) -> Mapping[str, float]:
-    """Per domain, what caps could take off what it draws now, those under way included."""
-    return _sum_by_domain((one, sum(_above(_obeying(one), one.floor_watts))) for one in able)
-
-
-def freeable_watts(able: Iterable[Cappable]) -> Mapping[str, float]:
-    """Per domain, what caps could take off what it has committed under the guarantee Hard."""
-    return _sum_by_domain(
-        (one, LIMIT_TOLERANCE * sum(max(0.0, gpu.limit_watts - one.floor_watts) for gpu in one.gpus if gpu.obeys))
-        for one in able
-    )
-
-
-# ------------------------------------------------------------------------------------------------- who may be capped
-
-
-def cappable(fleet: Fleet, asked: Mapping[str, Asked], now_at: float) -> tuple[Cappable, ...]:
-    """Every replica that may be capped, the first to be capped first.
-
-    Its pool says how far (`power.minCapWatts`), its node's capper speaks, and the kubelet said which whole GPUs are
-    its own: a GPU of several pods, or one divided by MIG, is never capped for one of them.
-    """
-    found = (one for row in fleet.rows for one in _cappable_on(fleet, row, asked, now_at))
-    return tuple(sorted(found, key=lambda one: one.rank))
-
-
-def _cappable_on(fleet: Fleet, row: Row, asked: Mapping[str, Asked], now_at: float) -> Iterator[Cappable]:
-    telemetry = row.view.telemetry
-    if telemetry is None or telemetry.pods is None or telemetry.capper is None or not telemetry.capper.alive(now_at):
-        return
-    pods = {(pod.namespace, pod.name): pod for pod in row.view.pods if pod.node and not pod.finished}
-    holders = Counter(uuid for told in telemetry.pods for uuid in told.uuids)
-    gpus = {gpu.uuid: gpu for gpu in telemetry.gpus if holders[gpu.uuid] == 1 and not gpu.mig}
-    for told in telemetry.pods:
-        pod = pods.get((told.namespace, told.name))
-        if pod is not None and told.uuids and not told.shared and all(uuid in gpus for uuid in told.uuids):
-            yield from _cappable_pod(fleet, row, pod, [gpus[uuid] for uuid in told.uuids], asked.get(pod.uid), now_at)
-
-
-def _cappable_pod(  # noqa: PLR0917  the pod with all that is known of it
-    fleet: Fleet, row: Row, pod: Pod, gpus: Sequence[Gpu], asked: Asked | None, now_at: float
-) -> Iterator[Cappable]:
-    pool = PoolKey(pod.namespace, pod.pool)
-    rules = fleet.context.pools.rules.get(pool) if pod.pool else None
-    capper = row.view.telemetry.capper if row.view.telemetry else None
-    if rules is None or rules.min_cap_watts is None or rules.mode is Mode.ADVISE or capper is None:
-        return
-    baselines = [capper.baseline_watts(gpu.uuid) or gpu.limit_watts or gpu.maximum_watts for gpu in gpus]
-    known = [watts for watts in baselines if watts]
-    if len(known) < len(gpus):
-        return
-    yield Cappable(
-        node=row.view.node.name,
-        pool=pool,
-        pod=pod,
-        gpus=tuple(
-            CappableGpu(
-                uuid=gpu.uuid,
-                draw_watts=gpu.power_watts or 0.0,
-                limit_watts=gpu.limit_watts or max(known),
-                obeys=capper.mode is CapperMode.ENFORCE
-                and not capper.refuses(gpu.uuid, pod.uid)
-                and _obeys(gpu, asked, now_at),
-            )
-            for gpu in gpus
-        ),
-        floor_watts=max(rules.min_cap_watts, *(gpu.minimum_watts or 0.0 for gpu in gpus)),
-        top_watts=max(known),
-        asked=asked,
-        factors=tuple((rule.name, 1.0 + rule.per_gpu_watt) for rule in row.rules),
-        observed=capper.mode is CapperMode.OBSERVE,
-    )
-
-
-def _obeys(gpu: Gpu, asked: Asked | None, now_at: float) -> bool:
-    if asked is None or gpu.limit_watts is None or now_at - asked.asked_at <= OBEYS_SECONDS:
-        return True
-    return gpu.limit_watts <= max(asked.watts, gpu.minimum_watts or 0.0) + SAME_WATTS
 
 
 # -------------------------------------------------------------------------------------------------------------- lower
@@ -377,7 +232,7 @@ def _asks(one: Cappable, watts: float) -> Iterator[CapAsk]:
         yield CapAsk(one.node, gpu.uuid, watts, pod.namespace, pod.name, pod.uid)
 
 
-def _kept(fleet: Fleet, judged: Collection[str]) -> Iterator[CapAsk]:
+def _kept(fleet: Fleet, asked: Mapping[str, Asked], judged: Collection[str]) -> Iterator[CapAsk]:
     """What a node is asked for on behalf of a pod that is still there, though nobody can judge it just now."""
     for row in fleet.rows:
         telemetry = row.view.telemetry
@@ -390,7 +245,8 @@ def _kept(fleet: Fleet, judged: Collection[str]) -> Iterator[CapAsk]:
             if pod is None or cap.pod_uid in judged:
                 continue
             if blind or _opted_in(fleet, pod):
-                yield CapAsk(row.view.node.name, cap.uuid, cap.watts, cap.namespace, cap.pod, cap.pod_uid)
+                watts = asked[pod.uid].watts if pod.uid in asked else cap.watts
+                yield CapAsk(row.view.node.name, cap.uuid, watts, cap.namespace, cap.pod, cap.pod_uid)
 
 
 def _opted_in(fleet: Fleet, pod: Pod) -> bool:
@@ -398,17 +254,5 @@ def _opted_in(fleet: Fleet, pod: Pod) -> bool:
     return rules is not None and rules.min_cap_watts is not None
 
 
-def _obeying(one: Cappable) -> tuple[float, ...]:
-    return tuple(gpu.draw_watts for gpu in one.gpus if gpu.obeys)
-
-
 def _above(figures: Iterable[float], line: float) -> list[float]:
     return [max(0.0, figure - line) for figure in figures]
-
-
-def _sum_by_domain(watts: Iterable[tuple[Cappable, float]]) -> Mapping[str, float]:
-    found: Counter[str] = Counter()
-    for one, gpu_watts in watts:
-        for name, factor in one.factors:
-            found[name] += factor * gpu_watts  # type: ignore[assignment]  # Counter is typed for whole numbers
-    return found

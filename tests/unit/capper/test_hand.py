@@ -149,6 +149,8 @@ def test_after_a_driver_reload_the_limit_is_no_longer_ours(bench: Bench) -> None
     bench.cap(500)
     assert bench.hand.driver_gone
     bench.desk.notebook.disown_all("DriverReloaded", "the driver was loaded anew since our cap")
+    pynvml.nvmlShutdown()
+    pynvml.nvmlInit()
     bench.restart()
     assert told(bench.cap(500)) == (Outcome.HANDS_OFF, "DriverReloaded")
 
@@ -160,11 +162,6 @@ def test_a_gpu_of_another_pod_on_the_same_node_is_refused(bench: Bench) -> None:
     assert "search/qwen-0" in refused.message
     assert bench.limit_watts == 700
     assert told(bench.cap(500, holders=frozenset({"search/llama-0"}))) == (Outcome.APPLIED, "")
-
-
-def test_a_gpu_that_two_pods_share_is_refused(bench: Bench) -> None:
-    both = frozenset({"search/llama-0", "search/qwen-0"})
-    assert told(bench.cap(500, holders=both)) == (Outcome.REFUSED, "OtherPod")
 
 
 # ------------------------------------------------------------------------------------------------ silence and brakes

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from builders import NOW_AT, domain, fleet, gpu, node, pod, telemetry
-from penstock.core.capping import Asked, CapPlan, Need, Room, cappable, freeable_watts, plan_caps, trimmable_watts
+from penstock.core.cappable import Asked, cappable, freeable_watts, trimmable_watts
+from penstock.core.capping import CapPlan, Need, Room, plan_caps
 from penstock.core.fleet import Fleet
 from penstock.core.model import (
     Cap,
@@ -179,7 +180,14 @@ def under(rules: PlacementRules) -> Fleet:
         pytest.param(without(capper=None), id="its node has no capper"),
         pytest.param(without(capper=capper(heard_at=NOW_AT - 31)), id="its node's capper is silent"),
         pytest.param(without(capper=capper(CapperMode.OFF)), id="its node's kill switch is set"),
-        pytest.param(without(pods=(holds("llama-0", 0, 1), holds("other", 1))), id="another pod holds one of its GPUs"),
+        pytest.param(
+            house(
+                replica("llama-0"),
+                replica("other", pool=PoolKey("search", "")),
+                told=report(holds("llama-0", 0, 1), holds("other", 1)),
+            ),
+            id="another pod holds one of its GPUs too",
+        ),
         pytest.param(without(pods=(holds("llama-0", 0, shared=True),)), id="its GPU is shared"),
         pytest.param(without(gpus=(busy(0, mig=True), busy(1))), id="its GPU is divided by MIG"),
         pytest.param(
@@ -189,6 +197,11 @@ def under(rules: PlacementRules) -> Fleet:
 )
 def test_a_replica_is_not_capped_where(found: Fleet) -> None:
     assert plan(found, float("inf")).asks == ()
+
+
+def test_a_pod_that_has_ended_and_is_listed_still_is_in_nobodys_way() -> None:
+    told = report(holds("llama-0", 0, 1), holds("llama-of-yesterday", 1))
+    assert limits(plan(house(replica("llama-0"), told=told), 200)) == {"GPU-0": 500, "GPU-1": 500}
 
 
 def test_a_capper_that_observes_is_asked_as_if_it_acted_and_counts_for_nothing() -> None:
