@@ -330,6 +330,7 @@ class Ladders:
 
     def _act(self, domain: str, action: LadderAction) -> None:
         self.version += 1
+        self.acts.metrics.ladder_actions.labels(domain, action.action).inc()
         self._actions.setdefault(domain, deque(maxlen=MOST_ACTIONS)).appendleft(action)
 
     def _post(self, name: str, severity: Severity, reason: str, note: str) -> None:

@@ -21,10 +21,10 @@ from penstock.core import meter
 from penstock.core.book import Statement
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
+from penstock.core.ladder import Stage
 from penstock.core.meter import DomainMeter, NodeMeter, PoolMeter
 from penstock.metrics import Described
 
-STAGES = ("Admit", "Hold", "Trim", "Shed", "Emergency")
 Source = TypeVar("Source")
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels after those of the object itself, and the figure."""
@@ -147,7 +147,7 @@ DOMAINS: tuple[Family[DomainFacts], ...] = (
         f"{_DOMAIN}stage",
         "1 for the stage of the ladder that the domain is at, 0 for the others.",
         ("stage",),
-        _each(lambda one: {stage: float(stage == one.stage) for stage in STAGES}),
+        _each(lambda one: {stage.value: float(stage == one.stage) for stage in Stage}),
     ),
     Family(
         f"{_DOMAIN}info",
@@ -332,7 +332,7 @@ def _gauges(
 def _domains(shown: Snapshot) -> list[tuple[tuple[str, ...], DomainFacts]]:
     meters = meter.domain_meters(shown.fleet)
     return [
-        ((one.name,), DomainFacts(one, meters[one.name], shown.stages.get(one.name, STAGES[0])))
+        ((one.name,), DomainFacts(one, meters[one.name], shown.stages.get(one.name, Stage.ADMIT)))
         for one in shown.statements
     ]
 

@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import builders as a
-from penstock.control.power_metrics import STAGES, PowerMetrics, Snapshot, described
+from penstock.control.power_metrics import PowerMetrics, Snapshot, described
 from penstock.core import book
 from penstock.core.fleet import Fleet
+from penstock.core.ladder import Stage
 from penstock.core.model import PodGpus
 from penstock.metrics import Metrics
 
@@ -78,7 +79,7 @@ def test_holders_add_up_to_the_committed_watts_and_foreign_pods_are_one_series()
 
 def test_exactly_the_stage_that_a_domain_is_at_shows_one() -> None:
     series = scrape(shown(busy()))
-    stages = {stage: of(series, "penstock_power_domain_stage", domain="row-a", stage=stage) for stage in STAGES}
+    stages = {stage: of(series, "penstock_power_domain_stage", domain="row-a", stage=stage) for stage in Stage}
     assert {stage for stage, value in stages.items() if value} == {"Trim"}
 
 
