@@ -11,9 +11,12 @@
 #include <time.h>
 
 #define HANG_POLL_MILLISECONDS 5
+#define KEPT_GENERATIONS 64
 
 static int users;
-static Handle handles[MAX_DEVICES][1 + MAX_MIG_INSTANCES];
+static uint32_t loaded; /* the driver's generation at the last nvmlInit */
+/* A handle of an older generation stays what it was, whoever asks for a new one. */
+static Handle handles[KEPT_GENERATIONS][MAX_DEVICES][1 + MAX_MIG_INSTANCES];
 
 void pause_milliseconds(long milliseconds) {
     if (!milliseconds)
@@ -85,6 +88,7 @@ EXPORT int nvmlInitWithFlags(unsigned int flags) {
     state_read_header(&header);
     if (header.init_result)
         return header.init_result;
+    __atomic_store_n(&loaded, header.generation, __ATOMIC_RELEASE);
     __atomic_add_fetch(&users, 1, __ATOMIC_ACQ_REL);
     return OK;
 }
@@ -137,24 +141,35 @@ EXPORT int nvmlSystemGetNVMLVersion(char *version, unsigned int length) {
 
 /* ----------------------------------------------------------------------------------------------------- identity */
 
-EXPORT int nvmlDeviceGetCount_v2(unsigned int *count) {
-    StateHeader header;
+/* Fills `header`; UNINITIALIZED also where the driver was reloaded since nvmlInit. */
+static int look_at_driver(StateHeader *header) {
     if (!initialized())
         return UNINITIALIZED;
-    state_read_header(&header);
+    state_read_header(header);
+    return header->generation == __atomic_load_n(&loaded, __ATOMIC_ACQUIRE) ? OK : UNINITIALIZED;
+}
+
+static Handle *handle_of(uint32_t generation, uint32_t index, uint32_t mig) {
+    Handle *handle = &handles[generation % KEPT_GENERATIONS][index][mig];
+    *handle = (Handle){index, generation, mig};
+    return handle;
+}
+
+EXPORT int nvmlDeviceGetCount_v2(unsigned int *count) {
+    StateHeader header;
+    if (look_at_driver(&header))
+        return UNINITIALIZED;
     *count = header.device_count;
     return OK;
 }
 
 EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned int index, Handle **handle) {
     StateHeader header;
-    if (!initialized())
+    if (look_at_driver(&header))
         return UNINITIALIZED;
-    state_read_header(&header);
     if (index >= header.device_count)
         return INVALID_ARGUMENT;
-    handles[index][0] = (Handle){index, header.generation, 0};
-    *handle = &handles[index][0];
+    *handle = handle_of(header.generation, index, 0);
     Look look;
     return look_at(*handle, TARGET_HANDLE, &look);
 }
@@ -168,8 +183,7 @@ EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(const Handle *parent, unsigned in
         return NOT_SUPPORTED;
     if (index >= look.device.mig_count)
         return NOT_FOUND;
-    handles[parent->index][index + 1] = (Handle){parent->index, parent->generation, index + 1};
-    *handle = &handles[parent->index][index + 1];
+    *handle = handle_of(parent->generation, parent->index, index + 1);
     return OK;
 }
 
@@ -177,15 +191,14 @@ EXPORT int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(const Handle *handle, Ha
     Look look;
     int result = look_at(handle, TARGET_MIG, &look);
     if (!result)
-        *parent = &handles[handle->index][0];
+        *parent = handle_of(handle->generation, handle->index, 0);
     return result;
 }
 
 static int find_device(const char *text, size_t offset, Handle **handle) {
     StateHeader header;
-    if (!initialized())
+    if (look_at_driver(&header))
         return UNINITIALIZED;
-    state_read_header(&header);
     for (uint32_t index = 0; index < header.device_count; index++) {
         Look look;
         state_read_device(index, &look.device, &look.now_ns);

@@ -10,6 +10,8 @@ POWER_CHANGE = 0.05
 ACTIVITY_CHANGE_PERCENT = 20.0
 MEMORY_CHANGE = 0.05
 HEARTBEAT_JITTER = 0.2
+ALARMS = frozenset({"HwPowerBrake", "HwSlowdown", "HwThermalSlowdown"})
+"""Reasons to slow down that the hardware has and that seldom come and go: a facility's emergency is one of them."""
 
 
 def heartbeat_due_seconds(heartbeat_seconds: float, chance: float) -> float:
@@ -48,8 +50,10 @@ def _facts(gpu: GpuStatus) -> tuple[object, ...]:
     """What holds until something happens, and which figures are there at all."""
     told = (gpu.power_watts, gpu.memory_used_bytes, gpu.activity_percent, gpu.temperature_celsius)
     return (
-        *(gpu.uuid, gpu.index, gpu.product, gpu.health, gpu.enforced_limit_watts, gpu.maximum_limit_watts),
-        *(gpu.activity_source, *(figure is None for figure in told)),
+        *(gpu.uuid, gpu.index, gpu.product, gpu.health, gpu.xid_errors, ALARMS.intersection(gpu.throttle_reasons)),
+        *(gpu.requested_limit_watts, gpu.enforced_limit_watts, gpu.maximum_limit_watts, gpu.persistence_mode),
+        *(gpu.mig_mode, [device.uuid for device in gpu.mig_instances], gpu.fabric_state, gpu.power_scope),
+        *(gpu.activity_source, gpu.accounted_gap_percent is None, *(figure is None for figure in told)),
     )
 
 

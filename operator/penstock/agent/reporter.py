@@ -7,7 +7,16 @@ from typing import Protocol
 
 from penstock.agent.holders import Holders
 from penstock.agent.node import NodeObservation
-from penstock.agent.report import Condition, GPUNodeStatus, Verdict, gpu_status, node_watts, timestamp, verdict
+from penstock.agent.report import (
+    Condition,
+    GPUNodeStatus,
+    Verdict,
+    gpu_status,
+    node_platform,
+    node_watts,
+    timestamp,
+    verdict,
+)
 
 
 class ObservedGpus(Protocol):
@@ -55,6 +64,7 @@ class Reporter:
             boot_id=self._boot_id,
             driver_version=observation.driver_version,
             nvml_version=observation.nvml_version,
+            platform=node_platform(observation.gpus),
             watts=node_watts(gpus),
             gpu_count=len(gpus),
             gpus=gpus,

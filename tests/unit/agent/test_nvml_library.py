@@ -34,6 +34,11 @@ def joules(gpu: Any) -> float:
     return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000)
 
 
+def initialise_anew() -> None:
+    pynvml.nvmlShutdown()
+    pynvml.nvmlInit()
+
+
 def test_identity_is_what_the_plant_wrote(gpu: Any) -> None:
     assert pynvml.nvmlDeviceGetCount() == 2
     assert pynvml.nvmlDeviceGetName(gpu) == "NVIDIA H200"
@@ -121,6 +126,7 @@ def test_a_slow_setter_takes_its_time_and_then_applies(state: NvmlState, gpu: An
 def test_a_driver_reload_takes_the_limit_away(state: NvmlState, gpu: Any) -> None:
     pynvml.nvmlDeviceSetPowerManagementLimit(gpu, 300_000)
     faults.reload_driver(state)
+    initialise_anew()
     anew = pynvml.nvmlDeviceGetHandleByIndex(0)
     assert pynvml.nvmlDeviceGetPowerManagementLimit(anew) == pynvml.nvmlDeviceGetPowerManagementDefaultLimit(anew)
 
@@ -256,7 +262,12 @@ def test_a_driver_reload_voids_handles_and_restarts_the_energy(state: NvmlState,
     faults.reload_driver(state)
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         watts(gpu)
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetHandleByIndex(0)
+    initialise_anew()
     assert joules(pynvml.nvmlDeviceGetHandleByIndex(0)) == 0
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        watts(gpu)
 
 
 def test_a_writer_that_dies_in_the_middle_blocks_no_reader(state: NvmlState, gpu: Any) -> None:

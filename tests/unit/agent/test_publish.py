@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from penstock.agent.health import Health
 from penstock.agent.publish import heartbeat_due_seconds, publish_reason
 from penstock.agent.report import Condition, GPUNodeStatus, GpuStatus, node_watts
-from penstock.agent.sampler import Health
 
 GIB = 2**30
 

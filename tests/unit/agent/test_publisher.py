@@ -19,8 +19,8 @@ from aiohttp.test_utils import TestServer
 from penstock.agent.access import Access
 from penstock.agent.client import GPUNodeClient
 from penstock.agent.node import NodeObservation
-from penstock.agent.nvml import Identity, Reading
 from penstock.agent.process import Publisher
+from penstock.agent.reading import Identity, Reading
 from penstock.agent.reporter import Reporter
 from penstock.agent.sampler import Observation
 from penstock.settings import AgentSettings

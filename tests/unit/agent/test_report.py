@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from penstock.agent.health import Health
 from penstock.agent.node import NodeObservation
-from penstock.agent.nvml import Identity, Reading
+from penstock.agent.reading import Identity, Reading
 from penstock.agent.report import GPUNodeStatus, encode
 from penstock.agent.reporter import Reporter
-from penstock.agent.sampler import Health, Observation
+from penstock.agent.sampler import Observation
 from penstock.api.gpunode import GPUNodeStatus as ApiStatus
 
 WALL = datetime(2026, 3, 1, 12, tzinfo=UTC)
