@@ -25,6 +25,11 @@ def _domain(sentence: str, path: str, value: Any, *says: str) -> Refusal:
     return Refusal(sentence, changed(ORDINARY_DOMAIN, path, value), says)
 
 
+def _window(sentence: str, wrong: Manifest, field: str, *says: str) -> Refusal:
+    window = {"cron": "0 22 * * *", "duration": "8h", "timeZone": "Europe/Berlin", "watts": 30000, **wrong}
+    return _domain(sentence, "spec.budget.windows", [window], f"spec.budget.windows[0]{field}", *says)
+
+
 _TEMPLATE = "spec.template.spec"
 _CONTAINER = f"{_TEMPLATE}.containers[0]"
 
@@ -227,7 +232,26 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     _pool("a pool without a spec", "spec", REMOVED, "spec", "Required value"),
     _domain("a domain without a budget", "spec.budget", REMOVED, "spec.budget", "Required value"),
-    _domain("a domain without a selector", "spec.nodeSelector", REMOVED, "spec.nodeSelector", "Required value"),
+    _domain(
+        "a domain with a selector and nodes by name",
+        "spec.nodes",
+        ["gpu-1"],
+        "spec.nodes",
+        "a domain selects its nodes by labels or names them: use nodeSelector or nodes",
+    ),
+    _domain("a domain that is its own parent", "spec.parent", "row-a", "spec.parent", "a domain is not its own parent"),
+    _domain(
+        "a budget that ends before it begins",
+        "spec.budget",
+        {"watts": 1, "effectiveAt": "2026-11-21T02:00:00Z", "until": "2026-11-21T01:00:00Z"},
+        "spec.budget.until",
+        "a budget ends after it begins: put until behind effectiveAt",
+    ),
+    _window("a window with a cron of six fields", {"cron": "0 0 22 * * *"}, ".cron", "five fields with a space"),
+    _window("a window without an end", {"duration": "0h"}, ".duration", "hours and minutes such as 8h, 90m or 1h30m"),
+    _window("a window of days", {"duration": "2d"}, ".duration", "hours and minutes such as 8h, 90m or 1h30m"),
+    _window("a window longer than a week", {"duration": "169h"}, ".duration", "hours and minutes such as 8h"),
+    _window("a window of nothing", {"watts": 0}, ".watts", "greater than 0"),
     _domain("a budget of nothing", "spec.budget.watts", 0, "spec.budget.watts", "greater than 0"),
     _domain("a negative budget", "spec.budget.watts", -5, "spec.budget.watts", "-5", "greater than 0"),
     _domain("negative static watts", "spec.staticWatts", -1, "spec.staticWatts", "greater than or equal to 0"),
@@ -277,4 +301,41 @@ UNKNOWN_FIELDS: tuple[Refusal, ...] = (
     _pool("a field of a later release", "spec.residency.onViolation", "Drain", 'unknown field "spec.residency.onViol'),
     _pool("a misspelt field of the power", "spec.power.watts", 2, 'unknown field "spec.power.watts"'),
     _domain("a misspelt field of a domain", "spec.budget.watt", 2, 'unknown field "spec.budget.watt"'),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EditRefusal:
+    """An edit that the API server refuses, by what the object was before and what its status says."""
+
+    sentence: str
+    edits: tuple[Manifest, ...]
+    """Merge patches of the spec, all but the last of them taken."""
+    says: tuple[str, ...]
+
+
+_HALF = (
+    "spec.budget.watts",
+    "leaves less than half of status.committedWatts",
+    "set spec.budget.confirm to the new watts",
+)
+
+COMMITTED_WATTS = 30000.0
+"""What the status of the domain says that an edit below is made to: 40 kW at a margin of 25 percent."""
+
+EDIT_REFUSALS: tuple[EditRefusal, ...] = (
+    EditRefusal("a budget with one digit too few", ({"budget": {"watts": 4000}},), _HALF),
+    EditRefusal("one that is confirmed by another number", ({"budget": {"watts": 4000, "confirm": 400}},), _HALF),
+    EditRefusal(
+        "one that was confirmed by an earlier edit",
+        ({"budget": {"confirm": 4000}}, {"budget": {"watts": 4000, "confirm": 4000}}),
+        _HALF,
+    ),
+)
+"""The API server alone can see what an object was before."""
+
+EDITS_TAKEN: tuple[Manifest, ...] = (
+    {"budget": {"watts": 4000, "confirm": 4000}},
+    {"budget": {"watts": 20001}},
+    {"budget": {"watts": 400000}},
 )

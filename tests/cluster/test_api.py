@@ -15,7 +15,7 @@ import yaml
 
 from manifests import NO_QUANTITIES, ORDINARY_DOMAIN, ORDINARY_POOL, QUANTITIES, RICH_TEMPLATE, changed
 from penstock.api.quantity import is_positive
-from refusals import REFUSALS, UNKNOWN_FIELDS, Refusal
+from refusals import COMMITTED_WATTS, EDIT_REFUSALS, EDITS_TAKEN, REFUSALS, UNKNOWN_FIELDS, EditRefusal, Refusal
 from rig.api import ApiError
 from rig.controlplane import ControlPlane
 from rig.waiting import wait_for
@@ -97,6 +97,39 @@ def test_a_bad_object_is_refused_in_words_that_help(plane: ControlPlane, refusal
     message = refused(plane, refusal.manifest)
     for part in refusal.says:
         assert part in message
+
+
+def edit(cp: ControlPlane, spec: Object) -> str:
+    """What a person reads who patches the ordinary domain."""
+    command = ("patch", "powerdomain", "row-a", "--type=merge", "-p", json.dumps({"spec": spec}))
+    outcome = cp.kubectl(*command, check=False)
+    return outcome.stderr if outcome.returncode else ""
+
+
+@pytest.fixture
+def committed(plane: ControlPlane) -> None:
+    """The ordinary domain, with watts committed."""
+    plane.kubectl("create", "-f", "-", input=json.dumps(ORDINARY_DOMAIN))
+    told = json.dumps({"status": {"committedWatts": COMMITTED_WATTS}})
+    plane.kubectl("patch", "powerdomain", "row-a", "--subresource=status", "--type=merge", "-p", told)
+
+
+@pytest.mark.usefixtures("committed")
+@pytest.mark.parametrize("refusal", EDIT_REFUSALS, ids=lambda one: one.sentence)
+def test_an_edit_that_looks_like_a_mistake_is_refused_in_words_that_help(
+    plane: ControlPlane, refusal: EditRefusal
+) -> None:
+    *taken, last = refusal.edits
+    assert [edit(plane, one) for one in taken] == [""] * len(taken)
+    message = edit(plane, last)
+    for part in refusal.says:
+        assert part in message
+
+
+@pytest.mark.usefixtures("committed")
+@pytest.mark.parametrize("spec", EDITS_TAKEN, ids=json.dumps)
+def test_an_edit_that_is_meant_is_taken(plane: ControlPlane, spec: Object) -> None:
+    assert edit(plane, spec) == ""
 
 
 @pytest.mark.parametrize("manifest", (ORDINARY_POOL, ORDINARY_DOMAIN), ids=["pool", "domain"])
@@ -209,7 +242,14 @@ def test_kubectl_get_aipool_answers_the_first_question(plane: ControlPlane) -> N
 
 def test_kubectl_get_pdom_shows_the_budget_and_what_is_left(plane: ControlPlane) -> None:
     plane.api.create(f"{GROUP}/powerdomains", ORDINARY_DOMAIN)
-    figures = {"committedWatts": 31000, "headroomWatts": -1000, "drawWatts": 21500.5, "nodes": 6}
+    figures = {
+        "budgetWatts": 40000,
+        "committedWatts": 31000,
+        "headroomWatts": -1000,
+        "drawWatts": 21500.5,
+        "nodes": 6,
+        "ladder": {"stage": "Hold"},
+    }
     plane.api.patch(f"{GROUP}/powerdomains/row-a/status", status("OverBudget", "Ready", **figures))
     shown = columns(plane.kubectl("get", "pdom").stdout)
     assert shown.pop("AGE")
@@ -219,6 +259,7 @@ def test_kubectl_get_pdom_shows_the_budget_and_what_is_left(plane: ControlPlane)
         "COMMITTED": "31000",
         "HEADROOM": "-1000",
         "DRAW": "21500.5",
+        "STAGE": "Hold",
         "NODES": "6",
         "STATUS": "OverBudget",
     }

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil
+from zoneinfo import ZoneInfo
 
 import pycountry
+from cronsim import CronSimError
 
 from penstock.api import quantity
 from penstock.api.inferencepool import InferencePoolSpec
-from penstock.api.powerdomain import NodeSelector, PowerDomainSpec
+from penstock.api.powerdomain import BudgetWindow, NodeSelector, PowerDomainSpec
+from penstock.core.budget import Window, first_firing
 from penstock.core.model import Domain, Guarantee, Mode, PlacementRules, Residency, SoftSpread
 from penstock.core.pool import Problem
 from penstock.core.residency import alternatives, country_of
 from penstock.core.scheduling import LabelRule, Operator, Requirement
 from penstock.errors import InvalidInput
 
+SOME_TIME = 1.75e9
+"""A moment to ask for the next opening: an expression that ever fires does within the years behind it."""
 _MEANT = {"UK": "GB", "EL": "GR"}
 """Codes that people and institutions use and ISO 3166-1 reserves, with the ones it assigned."""
 
@@ -49,10 +55,12 @@ def problems(spec: InferencePoolSpec) -> tuple[Problem, ...]:
 
 
 def domain(name: str, spec: PowerDomainSpec) -> Domain:
-    """A power budget in watts and ratios."""
+    """A power budget in watts and ratios, with the parent and the budget as they are written."""
     return Domain(
         name=name,
-        selector=_label_rule(spec.node_selector),
+        selector=_label_rule(spec.node_selector) if spec.node_selector is not None else None,
+        nodes=frozenset(spec.nodes or ()),
+        parent=spec.parent or "",
         budget_watts=spec.budget.watts,
         guarantee=Guarantee(spec.guarantee),
         margin=spec.effective_margin_percent / 100,
@@ -60,6 +68,30 @@ def domain(name: str, spec: PowerDomainSpec) -> Domain:
         overhead_watts=spec.overhead.watts,
         per_gpu_watt=spec.overhead.per_gpu_watt,
     )
+
+
+def domain_problems(spec: PowerDomainSpec) -> tuple[Problem, ...]:
+    """Everything in the spec that no schema can judge: windows that never open, time zones that do not exist."""
+    return tuple(problem for at, one in enumerate(spec.budget.windows) for problem in _window_problems(at, one))
+
+
+def window(written: BudgetWindow) -> Window:
+    """A window in seconds and watts."""
+    return Window(written.cron, written.duration_seconds, written.time_zone, written.watts)
+
+
+def _window_problems(at: int, one: BudgetWindow) -> Iterable[Problem]:
+    field = f"spec.budget.windows[{at}]"
+    try:
+        first_firing(replace(window(one), time_zone="UTC"), SOME_TIME)
+    except CronSimError as error:
+        told = f"{str(error)[:1].lower()}{str(error)[1:]}: write five fields that some day meets, such as 0 22 * * *"
+        yield Problem(f"{field}.cron", one.cron, told)
+    try:
+        ZoneInfo(one.time_zone)
+    except (KeyError, ValueError, OSError):
+        remedy = "the IANA database has no such time zone: write one as Europe/Berlin, or leave it out for UTC"
+        yield Problem(f"{field}.timeZone", one.time_zone, remedy)
 
 
 def _residency(spec: InferencePoolSpec) -> Residency:
