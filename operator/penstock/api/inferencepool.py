@@ -158,17 +158,33 @@ class InferencePoolSpec(Model):
     )
 
 
+class LearnedDay(Model):
+    """One day of it."""
+
+    day: Time
+    """Its first moment, UTC."""
+    p99_watts: Watts
+    """Highest of its hours' 99th percentiles."""
+    samples: Annotated[int, Field(ge=0, le=2**53)]
+    busy: bool = False
+    """Whether it had a busy peak: an hour in which the GPUs were busy for half of the time at least."""
+
+
 class LearnedWatts(Model):
     """What one replica's GPU was seen to draw at its peak."""
 
     product: Word
     template_hash: Word
     p99_watts: Watts
-    """Per GPU."""
+    """Per GPU: the highest of the days held, so never below the 99th percentile of all samples together."""
     samples: Annotated[int, Field(ge=0, le=2**53)]
     since: Time
-    """When learning began; counts after seven days that hold a busy peak."""
+    """The first day held."""
     updated: Time
+    in_force: bool = False
+    """Whether it counts: seven days with enough samples are held, one of them with a busy peak."""
+    days: Annotated[tuple[LearnedDay, ...], Field(max_length=14)] = ()
+    """The last fortnight's, oldest first."""
 
 
 class PoolPower(Model):

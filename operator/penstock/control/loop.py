@@ -16,6 +16,7 @@ from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts, Spawn
 from penstock.control.draining import Draining
 from penstock.control.ladder import Ladders
+from penstock.control.learning import Learning
 from penstock.control.nodelabels import NodeLabels
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
@@ -59,6 +60,7 @@ class ControlLoop:
     rights: Rights = field(init=False)
     back_off: BackOff = field(init=False)
     draining: Draining = field(init=False)
+    learning: Learning = field(init=False)
     turned_at: float | None = None
     """Our monotonic time of the last turn: readiness looks at it."""
     _ending: set[str] = field(default_factory=set)
@@ -69,6 +71,8 @@ class ControlLoop:
         self.rights = Rights(self.settings.return_seconds)
         self.back_off = BackOff(self.settings.back_off_seconds)
         self.draining = Draining(self.acts, self.settings.gpu_failed_seconds)
+        self.learning = Learning(self.state, self.settings.learned_write_seconds)
+        self.reporter.learned = self.learning.written
 
     async def run(self) -> None:
         """Turn for ever: at once when something changed, else every second."""
@@ -89,6 +93,7 @@ class ControlLoop:
         """One turn at this monotonic and this Unix time."""
         # 1. observe
         touched = self.picture.look(now_at)
+        self.learning.observe(self.picture, now_at, now_time)
         self.rights.observe(self.picture, self.ladders.was_shed, now_time)
         # 2. end what cannot live where it is
         verdicts = self._verdicts(now_at, now_time)

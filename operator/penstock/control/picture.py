@@ -16,7 +16,7 @@ from penstock.cluster.parse import pods as parse_pods
 from penstock.cluster.state import ClusterState, Dirty
 from penstock.core import intent
 from penstock.core.fleet import Fleet, NodeView
-from penstock.core.model import Domain, PlacementRules, Pod, PoolKey
+from penstock.core.model import Domain, LearnedWatts, PlacementRules, Pod, PoolKey
 from penstock.core.pool import Pool, Problem, RollCall, Template, roll_call
 from penstock.errors import InvalidInput
 
@@ -42,6 +42,8 @@ class Picture:
     before: Fleet = field(default_factory=lambda: Fleet.build((), {}, (), (), {}, 0.0))
     """The fleet as it was at the last look: where the departed still had their watts."""
     departed: tuple[tuple[Pool, Pod], ...] = ()
+    learned: dict[PoolKey, tuple[LearnedWatts, ...]] = field(default_factory=dict)
+    """What counts of what was learned; a change marks the pool dirty."""
 
     def look(self, now_at: float) -> frozenset[PoolKey]:
         """Take in what changed; the pools that it touches, those that ended included."""
@@ -88,6 +90,7 @@ class Picture:
         newest = max(sets, key=lambda one: (one.revision, one.uid), default=None)
         return replace(
             known,
+            rules=replace(known.rules, learned=self.learned.get(found.key, ())),
             count=deployment.replicas if deployment else None,
             left=left.replicas,
             left_shed=left.shed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from pydantic import ValidationError
 
-from penstock.api.inferencepool import InferencePoolStatus
+from penstock.api.inferencepool import InferencePoolStatus, LearnedWatts
 from penstock.api.meta import Condition
 from penstock.api.powerdomain import PowerDomainStatus
 from penstock.cluster.events import Events, Severity, Subject
@@ -80,6 +80,8 @@ class Reporter:
     acts: Acts
     metrics: Metrics
     settings: Settings
+    learned: Callable[[PoolKey], tuple[LearnedWatts, ...]] = lambda _: ()
+    """What a pool's status says of what was learned."""
     _pools: dict[PoolKey, InferencePoolStatus] = field(default_factory=dict)
     _domains: dict[str, PowerDomainStatus] = field(default_factory=dict)
     _uids: dict[object, str] = field(default_factory=dict)
@@ -213,6 +215,7 @@ class Reporter:
             verdicts=scene.verdicts.get(key, ()),
             slow_pods=[pod.name for pod in slow],
             foreign_service=key in self.acts.foreign_services,
+            learned=self.learned(key),
             refusal=self.acts.refusals.get(key, ""),
             now_time=scene.now_time,
         )

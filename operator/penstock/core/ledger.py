@@ -102,7 +102,7 @@ class Ledger:
         self._power[row] = replace(after, pending=after.pending[: len(after.pending) - len(self._pending.get(row, ()))])
 
     def hold(self, replica: Replica) -> Hold:
-        return replica_hold(self.fleet.context.pools, replica.pool, replica.rules, replica.gpus)
+        return replica_hold(self.fleet.context.pools, replica.pool, replica.rules, replica.gpus, replica.template_hash)
 
     def room_watts(self, pool: PoolKey) -> tuple[Floats, Floats]:
         """Per domain: what this pool may add, and what it may add even where the domain is over."""

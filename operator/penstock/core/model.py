@@ -355,6 +355,16 @@ class PoolKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedWatts:
+    """What a GPU draws at its peak under one pod template: the 99th percentile, in watts."""
+
+    template_hash: str
+    watts: float
+    everywhere: bool = True
+    """Whether it was learned on every product that the pool may get; else it only raises what is declared."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementRules:
     """What a pool asks of the place of each replica, beside its pod template."""
 
@@ -363,8 +373,8 @@ class PlacementRules:
     gpu_memory_bytes: int = 0
     declared_watts: float | None = None
     """`power.wattsPerReplica`; used where the domain's guarantee is Statistical."""
-    learned_watts: tuple[tuple[str, float], ...] = ()
-    """Pod-template hash → learned watts per GPU; used where the domain's guarantee is Statistical."""
+    learned: tuple[LearnedWatts, ...] = ()
+    """What was learned of its templates; used where the domain's guarantee is Statistical."""
     min_cap_watts: float | None = None
     """How far down a GPU of the pool may be capped; None: not at all."""
     may_be_shed: bool = True

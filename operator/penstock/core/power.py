@@ -224,14 +224,20 @@ def pod_hold(pools: Pools, pod: Pod) -> Hold:
     rules = pools.rules.get(pool) if pod.pool else None
     if rules is None:
         return Hold(FOREIGN, foreign=f"{pod.namespace}/{pod.name}")
-    return replica_hold(pools, pool, rules, pod.gpus)
+    return replica_hold(pools, pool, rules, pod.gpus, pod.template_hash)
 
 
-def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, gpus: int) -> Hold:
-    """The same under rules of its own, which a waiting replica brings with it."""
-    if rules.mode is Mode.ADVISE or rules.declared_watts is None or gpus <= 0:
+def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, gpus: int, template_hash: str) -> Hold:
+    """The same under rules of its own, which a waiting replica brings with it.
+
+    The larger of the declared and the learned watts; with neither it reserves the limit.
+    """
+    learned = next((one for one in rules.learned if one.template_hash == template_hash), None)
+    declared = rules.declared_watts
+    if rules.mode is Mode.ADVISE or gpus <= 0 or (declared is None and not (learned and learned.everywhere)):
         return Hold(pool)
-    return Hold(pool, max(rules.declared_watts / gpus, pools.measured_watts.get(pool, 0.0)))
+    known = (declared or 0.0) / gpus, learned.watts if learned else 0.0, pools.measured_watts.get(pool, 0.0)
+    return Hold(pool, max(known))
 
 
 def started(pod: Pod) -> bool:

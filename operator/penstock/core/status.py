@@ -12,7 +12,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
-from penstock.api.inferencepool import InferencePoolStatus, PlacedReplica, PoolPower, PoolResidency, Waiting
+from penstock.api.inferencepool import (
+    InferencePoolStatus,
+    LearnedWatts,
+    PlacedReplica,
+    PoolPower,
+    PoolResidency,
+    Waiting,
+)
 from penstock.api.meta import Condition
 from penstock.api.names import POOL_LABEL
 from penstock.core.lifecycle import Verdict
@@ -98,6 +105,7 @@ class PoolFacts:
     verdicts: Sequence[Verdict] = ()
     slow_pods: Sequence[str] = ()
     foreign_service: bool = False
+    learned: Sequence[LearnedWatts] = ()
     refusal: str = ""
     """What the API server answered to our Deployment or Service, if it refused."""
     now_time: float = 0.0
@@ -117,6 +125,7 @@ def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> Infer
         power=PoolPower(
             watts=steady(before.power.watts if before.power else None, facts.measured_watts),
             reserved_watts=round(sum(one.watts for one in facts.placed)),
+            learned=tuple(facts.learned),
         ),
         residency=_residency(facts),
         waiting=waiting_groups(facts.waiting),

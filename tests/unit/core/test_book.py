@@ -15,11 +15,33 @@ import pytest
 import builders as a
 from penstock.core import book
 from penstock.core.fleet import Fleet
-from penstock.core.model import Domain, Gpu, GpuHealth, Guarantee, Mode, Phase, PlacementRules, Pod, PoolKey
+from penstock.core.model import (
+    Domain,
+    Gpu,
+    GpuHealth,
+    Guarantee,
+    LearnedWatts,
+    Mode,
+    Phase,
+    PlacementRules,
+    Pod,
+    PoolKey,
+)
 from penstock.core.scheduling import Taint
 
 IDLE, HARD = 80.0, 721.0
 STATISTICAL = a.domain(guarantee=Guarantee.STATISTICAL)
+
+
+def learner(**changed: Any) -> Pod:
+    return a.pod(**{"template_hash": "h1", **changed})
+
+
+def learned(watts: float, *, declared: float | None = None, everywhere: bool = True) -> dict[PoolKey, PlacementRules]:
+    found = LearnedWatts("h1", watts, everywhere)
+    return {a.POOL: PlacementRules(declared_watts=declared, learned=(found,))}
+
+
 DECLARED = {a.POOL: PlacementRules(declared_watts=600.0)}
 
 
@@ -89,6 +111,25 @@ CASES = {
     "declared watts mean nothing under Hard": Case(2 * HARD + 2 * IDLE, [a.pod()], pools=DECLARED),
     "Statistical reserves what is declared": Case(2 * 300 + 2 * IDLE, [a.pod()], domain=STATISTICAL, pools=DECLARED),
     "Statistical without declared watts is as Hard": Case(2 * HARD + 2 * IDLE, [a.pod()], domain=STATISTICAL),
+    "Statistical reserves what was learned where nothing is declared": Case(
+        2 * 450 + 2 * IDLE, [learner()], domain=STATISTICAL, pools=learned(450.0)
+    ),
+    "what was learned of another template is not this one's": Case(
+        2 * HARD + 2 * IDLE, [learner(template_hash="h2")], domain=STATISTICAL, pools=learned(450.0)
+    ),
+    "what was learned on some products only stands in for no limit": Case(
+        2 * HARD + 2 * IDLE, [learner()], domain=STATISTICAL, pools=learned(450.0, everywhere=False)
+    ),
+    "the larger of declared and learned is reserved": Case(
+        2 * 450 + 2 * IDLE, [learner()], domain=STATISTICAL, pools=learned(450.0, declared=600.0)
+    ),
+    "what was learned lowers nothing that is declared": Case(
+        2 * 300 + 2 * IDLE, [learner()], domain=STATISTICAL, pools=learned(250.0, declared=600.0)
+    ),
+    "what was learned on some products raises what is declared": Case(
+        2 * 450 + 2 * IDLE, [learner()], domain=STATISTICAL, pools=learned(450.0, declared=600.0, everywhere=False)
+    ),
+    "what was learned means nothing under Hard": Case(2 * HARD + 2 * IDLE, [learner()], pools=learned(450.0)),
     "a foreign pod is charged as Hard under Statistical": Case(
         2 * HARD + 2 * IDLE, [a.pod(pool="")], domain=STATISTICAL, pools=DECLARED
     ),

@@ -28,6 +28,8 @@ from penstock.core.scheduling import Scheduling
 from penstock.errors import InvalidInput
 
 TEMPLATE_HASH_LABEL = "pod-template-hash"
+REVISION_HASH_LABEL = "controller-revision-hash"
+"""The same on the pods of a StatefulSet."""
 _PHASES = {phase.value: phase for phase in Phase}
 _POD_LEVEL = ("cpu", "memory", "hugepages-")
 
@@ -55,7 +57,7 @@ def pod(seen: wire.Pod) -> Pod:
         requests=requests(spec),
         priority=spec.priority or 0,
         owner=controller(metadata.ownerReferences),
-        template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
+        template_hash=labels.get(TEMPLATE_HASH_LABEL) or labels.get(REVISION_HASH_LABEL, ""),
         labels=labels,
         scheduling=_rules(spec, metadata.namespace, metadata.labels or {}),
         host_ports=host_ports(spec),
