@@ -21,6 +21,7 @@ from penstock.control.nodelabels import NodeLabels
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
 from penstock.control.returning import Rights
+from penstock.control.shedding import Shedder
 from penstock.control.workloads import Workloads
 from penstock.core import explanation, lifecycle, placement, residency
 from penstock.core.backoff import BackOff
@@ -58,6 +59,7 @@ class ControlLoop:
     ladders: Ladders
     picture: Picture = field(init=False)
     rights: Rights = field(init=False)
+    shedder: Shedder = field(init=False)
     back_off: BackOff = field(init=False)
     draining: Draining = field(init=False)
     learning: Learning = field(init=False)
@@ -69,6 +71,7 @@ class ControlLoop:
     def __post_init__(self) -> None:
         self.picture = Picture(self.state)
         self.rights = Rights(self.settings.return_seconds)
+        self.shedder = self.ladders.shedder
         self.back_off = BackOff(self.settings.back_off_seconds)
         self.draining = Draining(self.acts, self.settings.gpu_failed_seconds)
         self.learning = Learning(self.state, self.settings.learned_write_seconds)
@@ -94,7 +97,7 @@ class ControlLoop:
         # 1. observe
         touched = self.picture.look(now_at)
         self.learning.observe(self.picture, now_at, now_time)
-        self.rights.observe(self.picture, self.ladders.was_shed, now_time)
+        self.rights.observe(self.picture, self.shedder.was_shed, now_time)
         # 2. end what cannot live where it is
         verdicts = self._verdicts(now_at, now_time)
         self._end(verdicts, now_at)
@@ -107,7 +110,7 @@ class ControlLoop:
         # 5. count
         placed = {decision.replica.key for decision in plan.decisions}
         for key, pool in self.picture.pools.items():
-            self.workloads.keep(pool, self.picture.rolls[key], placed, self.ladders.shed_of(key), now_time)
+            self.workloads.keep(pool, self.picture.rolls[key], placed, self.shedder.waiting_of(key), now_time)
         self._rank()
         # 6. report
         scene = Scene(self.picture, plan, verdicts, self.rights.standing, self.ladders, touched, now_at, now_time)
@@ -158,7 +161,7 @@ class ControlLoop:
             replica
             for key, pool in self.picture.pools.items()
             for replica in replicas(
-                pool, self.picture.rolls[key], self.back_off.nodes(key, now_at), self.ladders.shed_of(key)
+                pool, self.picture.rolls[key], self.back_off.nodes(key, now_at), self.shedder.waiting_of(key)
             )
         )
         return {replica.key: replica for replica in found}
@@ -184,7 +187,7 @@ class ControlLoop:
                 self._let_through(replica, advised.get(key), now_at)
         if plan.decisions:
             self.rights.standing = plan.rights
-            self.ladders.placed(plan.decisions)
+            self.shedder.placed(plan.decisions)
 
     def _lift_one(self, decision: Decision, now_at: float) -> None:
         pod = self.state.pods[decision.replica.pod_uid]

@@ -24,10 +24,13 @@ from penstock.cluster.roster import Roster
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
+from penstock.control.capping import Capping
+from penstock.control.deeds import Deeds
 from penstock.control.ladder import Ladders
 from penstock.control.loop import ControlLoop
 from penstock.control.nodelabels import NodeLabels
 from penstock.control.report import Reporter
+from penstock.control.shedding import Shedder
 from penstock.control.workloads import Workloads
 from penstock.errors import PenstockError
 from penstock.handlers.watch import watch_written_kinds
@@ -141,6 +144,8 @@ class Operator:
 
     def _control_loop(self, acting: Acting) -> ControlLoop:
         acts = Acts(self.client, self.state, self.metrics, self.state.wake.set)
+        deeds = Deeds(self.state, self.events)
+        capping = Capping(self.state, acts, acting.spawn, lambda: self.elector.fence)
         return ControlLoop(
             state=self.state,
             acts=acts,
@@ -157,7 +162,7 @@ class Operator:
             settings=self.settings,
             spawn=acting.spawn,
             fence=lambda: self.elector.fence,
-            ladders=Ladders(self.state, acts, self.events, acting.spawn),
+            ladders=Ladders(self.state, deeds, Shedder(self.state, acts, acting.spawn, deeds), capping),
         )
 
     async def _lead(self, loop: ControlLoop) -> None:

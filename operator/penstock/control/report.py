@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ from penstock.settings import Settings
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at the same thing: under load many turns pass while one status is made."""
+LOOK_REST_RATIO = 30.0
+LONGEST_REST_SECONDS = 1.0
+"""The domains of a large fleet rest thirty times as long as the look at them took, but no longer than this."""
 _DOMAINS = "domains"
 REFRESH_SECONDS = 5.0
 """Measured figures are looked at this often where nothing else changed."""
@@ -140,12 +144,14 @@ class Reporter:
         return max(min(due, default=math.inf) - now_at, 0.0)
 
     def _look(self, scene: Scene, pools: Collection[PoolKey], *, domains: bool) -> None:
+        started_at = time.perf_counter()
         statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_time)}
         if domains:
             self._domains_due = False
-            self._looked(_DOMAINS, scene.now_at)
             self._report_domains(scene, statements)
             self.power.show(Snapshot(scene.picture.fleet, tuple(statements.values()), scene.ladders.stages))
+            rest_seconds = LOOK_REST_RATIO * (time.perf_counter() - started_at)
+            self._next_at[_DOMAINS] = scene.now_at + min(max(rest_seconds, LOOK_SECONDS), LONGEST_REST_SECONDS)
         if pools:
             self._report_pools(scene, statements, pools)
 
@@ -249,17 +255,17 @@ class Reporter:
             if not self._may_look(name, scene.now_at):
                 self._domains_due = True
                 continue
+            known = self._domains.get(name) if self._is_same(name, found.uid) else None
+            before = known or _stored(PowerDomainStatus, found.status)
             facts = domain_status.DomainFacts(
                 name=name,
                 generation=found.generation,
                 problems=scene.picture.domain_problems.get(name, ()),
                 statement=statements.get(name),
                 rights=tuple(right for right in scene.rights if right.domain == name),
-                ladder=scene.ladders.status(name),
                 now_time=scene.now_time,
+                ladder=scene.ladders.status(name, scene.now_at, before.ladder),
             )
-            known = self._domains.get(name) if self._is_same(name, found.uid) else None
-            before = known or _stored(PowerDomainStatus, found.status)
             after = domain_status.domain_status(facts, before)
             self._domains[name] = after
             if after == before:

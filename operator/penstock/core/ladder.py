@@ -134,6 +134,12 @@ def climb(state: LadderState, reading: Reading, ladder: Ladder, *, now_at: float
     return LadderState(stage, now_time, _reason(stage, reading, ladder), MappingProxyType(latches))
 
 
+def trimmed_long_enough(state: LadderState, ladder: Ladder, now_at: float) -> bool:
+    """Whether trimming has lasted so long that replicas are shed in its stead."""
+    on_at = state.latches[Stage.TRIM].on_at
+    return on_at is not None and now_at - on_at >= ladder.shed_after_seconds
+
+
 def _conditions(state: LadderState, reading: Reading, ladder: Ladder, now_at: float) -> Mapping[Stage, _Condition]:
     draw = reading.draw_watts
     hold = _condition(ladder.hold, draw, reading.trim_budget_watts)
@@ -142,8 +148,7 @@ def _conditions(state: LadderState, reading: Reading, ladder: Ladder, now_at: fl
     trim = _condition(ladder.trim, draw, reading.trim_budget_watts)
     # Shed what no cap can take; where nothing can be trimmed that is all of it.
     shed = _condition(ladder.trim, draw - reading.trimmable_watts, reading.shed_budget_watts)
-    trimming_at = state.latches[Stage.TRIM].on_at
-    if trimming_at is not None and now_at - trimming_at >= ladder.shed_after_seconds and not trim.below:
+    if trimmed_long_enough(state, ladder, now_at) and not trim.below:
         shed = replace(shed, above=True, below=False, enter_seconds=0.0)
     emergency = _condition(ladder.emergency, draw, reading.budget_watts)
     if reading.braked:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from penstock.core import pressure
+from penstock.core.cappable import Cappable, trimmable_watts
 from penstock.core.fleet import Fleet
 from penstock.core.model import Mode, Pod, PoolKey
 from penstock.core.pool import Pool, RollCall
@@ -129,6 +130,13 @@ def _fewest(cut: Cut, watts: float, members: Iterable[Candidate], allowed: Allow
 
 def _sum(cut: Cut, chosen: Iterable[Candidate]) -> float:
     return sum(one.watts[cut.domain] for one in chosen)
+
+
+def reachable_watts(domain: str, draw_watts: float, able: Sequence[Candidate], capped: Iterable[Cappable]) -> float:
+    """What a domain would draw at its lowest: everybody shed who may be, and the others capped as far as they may."""
+    shed = {one.pod.uid for one in able}
+    trimmable = trimmable_watts(one for one in capped if one.pod.uid not in shed)
+    return max(0.0, draw_watts - sum(one.watts.get(domain, 0.0) for one in able) - trimmable.get(domain, 0.0))
 
 
 # ------------------------------------------------------------------------------------------------------ who was shed

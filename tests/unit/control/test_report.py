@@ -8,10 +8,13 @@ from typing import Any
 from penstock.cluster.events import Subject
 from penstock.cluster.objects import DomainObject, PoolObject
 from penstock.cluster.state import ClusterState
-from penstock.control.acts import Acts
+from penstock.control.acts import Acts, Spawn
+from penstock.control.capping import Capping
+from penstock.control.deeds import Deeds
 from penstock.control.ladder import Ladders
 from penstock.control.picture import Picture
 from penstock.control.report import Reporter, Scene
+from penstock.control.shedding import Shedder
 from penstock.core.model import PoolKey
 from penstock.core.pool import Problem
 from penstock.core.verdicts import Plan
@@ -54,7 +57,9 @@ class Desk:
         writer: Any = self.listener
         nothing: Any = None  # No act is tried here, so there is no API server.
         acts = Acts(nothing, self.state, metrics, lambda: None)
-        self.ladders = Ladders(self.state, acts, writer, lambda _: None)
+        spawn: Spawn = lambda _: None  # noqa: E731  nothing is spawned here
+        deeds, capping = Deeds(self.state, writer), Capping(self.state, acts, spawn, lambda: "")
+        self.ladders = Ladders(self.state, deeds, Shedder(self.state, acts, spawn, deeds), capping)
         self.reporter = Reporter(self.state, writer, writer, acts, metrics, Settings())
 
     def turn(self, now: float) -> Told:

@@ -132,6 +132,55 @@ COUNTS = {
 }
 
 
+SHEDS = {
+    "the replacement of what was shed leaves as soon as it exists": (
+        pool(),
+        (*RUNNING, gated("d", 1)),
+        (),
+        Count(3, 1, NOW - 1, 1),
+    ),
+    "while it does not exist yet nobody leaves": (pool(), RUNNING, (), Count(4, 0, None)),
+    "a place for it keeps it": (pool(), (*RUNNING, gated("d", 1)), ("d",), Count(4, 0, None)),
+    "what left does not leave twice while its pod still goes": (
+        pool(count=3, left=1, left_shed=1, left_since_time=NOW - 1),
+        (*RUNNING, gated("d", 1)),
+        (),
+        Count(3, 1, NOW - 1, 1),
+    ),
+    "beside one that waited too long it leaves too": (
+        pool(desired=5, count=5),
+        (*RUNNING, gated("d", 61), gated("e", 1)),
+        (),
+        Count(3, 2, NOW - 61, 1),
+    ),
+    "one that left because it waited too long is another's": (
+        pool(desired=5, count=4, left=1, left_since_time=NOW - 70),
+        (*RUNNING, gated("e", 1)),
+        (),
+        Count(3, 2, NOW - 70, 1),
+    ),
+    "in a rollout it leaves as well, or the rollout would stand still": (
+        pool(floor=4, current_hash="new"),
+        (*RUNNING, gated("d", 1)),
+        (),
+        Count(3, 1, NOW - 1, 1),
+    ),
+    "the one that fits comes back into the count": (
+        pool(count=3, left=1, left_shed=1, left_since_time=NOW - 70),
+        RUNNING,
+        ("search/llama#0",),
+        Count(4, 0, None),
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "pods", "placed", "want"), SHEDS.values(), ids=SHEDS.keys())
+def test_deployment_count_of_a_pool_that_was_shed(
+    given: Pool, pods: tuple[Pod, ...], placed: tuple[str, ...], want: Count
+) -> None:
+    assert lifecycle.deployment_count(given, roll_call(given, pods), placed, NOW, LIMIT, shed=1) == want
+
+
 @pytest.mark.parametrize(("given", "pods", "placed", "want"), COUNTS.values(), ids=COUNTS.keys())
 def test_deployment_count(given: Pool, pods: tuple[Pod, ...], placed: tuple[str, ...], want: Count) -> None:
     assert lifecycle.deployment_count(given, roll_call(given, pods), placed, NOW, LIMIT) == want
@@ -224,6 +273,13 @@ def test_what_left_the_count_is_judged_on_as_virtual_replicas() -> None:
     assert [one.pod_uid for one in found] == ["d", "", ""]
     assert found[1].since_time == NOW - 70
     assert found[1].avoid == {"n9"}
+
+
+def test_what_was_shed_is_told_apart_by_those_that_left_for_it_then_by_the_youngest_pods() -> None:
+    given = pool(desired=5, count=3, left=2, left_shed=1, left_since_time=NOW - 70)
+    roll = roll_call(given, (*RUNNING[:1], gated("d", 30), gated("e", 1)))
+    found = replicas(given, roll, frozenset(), shed=2)
+    assert [one.key for one in found if one.shed] == ["e", "search/llama#0"]
 
 
 def test_pods_that_borrow_the_label_are_foreign() -> None:

@@ -1,0 +1,222 @@
+"""Evictions that power asks for: who was asked, what that will save, who waits since, and who may not be asked again.
+
+Only who waits survives a restart, in the domains' statuses; the rest is a matter of seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from penstock.api.powerdomain import LadderStatus, ShedReplicas
+from penstock.cluster.state import ClusterState
+from penstock.control.acts import Acts, Eviction, Spawn
+from penstock.control.deeds import Deeds
+from penstock.control.picture import Picture
+from penstock.core import pressure, shedding
+from penstock.core.fleet import Fleet
+from penstock.core.model import Pod, PoolKey
+from penstock.core.pressure import Watts
+from penstock.core.shedding import Allowance, Candidate, Cut, Shed
+from penstock.core.status import utc
+from penstock.core.verdicts import Decision
+
+CREDIT_SECONDS = 15.0
+"""A pod that is gone counts as saved for so long, or until its node reports again."""
+SETTLE_SECONDS = 2.0
+"""A report that was made sooner after a pod's end may still show its draw."""
+ANSWER_SECONDS = 15.0
+"""An eviction that shows no effect for so long is asked for again."""
+REFUSED_SECONDS = 5.0
+"""A pool whose eviction was refused is passed over for so long."""
+HOUR_SECONDS = 3600.0
+MOST_SHED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An eviction that we asked for, of a pod that does not end yet."""
+
+    one: Candidate
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """What a pod that is gone drew: its node's next report will show less."""
+
+    node: str
+    watts: Watts
+    gone_at: float
+
+
+@dataclass
+class Shedder:
+    """Sheds what a cut asks for, once."""
+
+    state: ClusterState
+    acts: Acts
+    spawn: Spawn
+    deeds: Deeds
+    waiting: tuple[Shed, ...] = ()
+    """Who was shed and has no place since."""
+    _asked: dict[str, _Asked] = field(default_factory=dict)
+    _evicted: set[str] = field(default_factory=set)
+    """Pods that we evicted and that are not gone yet, by uid."""
+    _named: frozenset[str] = frozenset()
+    """Pods that a leader before us evicted, by `namespace/name`."""
+    _gone: list[_Gone] = field(default_factory=list)
+    _refused_until_at: dict[PoolKey, float] = field(default_factory=dict)
+    _moved_at: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    _sheds_from_at: float = -math.inf
+    """After a start: what the leader before us evicted last may not show in the meters yet."""
+
+    # ------------------------------------------------------------------------------------------------- what others ask
+
+    def waiting_of(self, pool: PoolKey) -> int:
+        """How many of a pool's replicas wait because they were shed."""
+        return sum(one.pool == pool for one in self.waiting)
+
+    def waiting_from(self, domain: str) -> tuple[ShedReplicas, ...]:
+        """Whom a domain shed, by pool, as its status says it."""
+        return tuple(_by_pool(one for one in self.waiting if one.domain == domain))[:MOST_SHED]
+
+    def was_shed(self, pod: Pod) -> bool:
+        """Whether we evicted this pod: then nobody has a right to return to its watts."""
+        return pod.uid in self._evicted or f"{pod.namespace}/{pod.name}" in self._named
+
+    def moves_in_hour(self, domain: str, now_at: float) -> int:
+        """Evictions for a domain in the last hour, those of emergencies left out."""
+        moved = self._moved_at[domain]
+        while moved and now_at - moved[0] > HOUR_SECONDS:
+            moved.popleft()
+        return len(moved)
+
+    def may_shed(self, now_at: float) -> bool:
+        return now_at >= self._sheds_from_at
+
+    def candidates(self, picture: Picture) -> tuple[Candidate, ...]:
+        """Everybody who may be shed."""
+        return shedding.candidates(picture.fleet, picture.pools, picture.rolls)
+
+    def allowance(self, picture: Picture) -> Allowance:
+        return shedding.allowance(picture.pools, picture.rolls, self._asked.keys())
+
+    def coming_watts(self, fleet: Fleet) -> Watts:
+        """Per domain, what is on its way off: pods that end, ours or not, are asked to, or are gone unnoticed."""
+        watts: Counter[str] = Counter()
+        ending = (pod for row in fleet.rows for pod in row.view.pods if pod.terminating)
+        saved = [pressure.saved_watts(fleet, pod) for pod in ending]
+        saved += [asked.one.watts for asked in self._asked.values()]
+        saved += [one.watts for one in self._gone]
+        for one in saved:
+            watts.update(one)
+        return watts
+
+    # --------------------------------------------------------------------------------------------------------- a turn
+
+    def recall(self, domain: str, written: LadderStatus, now_at: float) -> None:
+        """After a start: what a domain's status says."""
+        self._moved_at[domain].extend([now_at] * written.evicted_in_hour)
+        self.waiting += tuple(_recalled(domain, written.shed))
+        evicted = {one.subject for one in written.actions if one.action == "Evict"}
+        if evicted:
+            self._named |= evicted
+            self._sheds_from_at = now_at + CREDIT_SECONDS
+
+    def observe(self, picture: Picture, now_at: float, now_time: float) -> None:
+        """Take in who ended, who is gone, and who is missing no more."""
+        for uid, asked in list(self._asked.items()):
+            pod = self.state.pods.get(uid)
+            if pod is None or pod.terminating:
+                del self._asked[uid]
+            elif now_at - asked.asked_at > ANSWER_SECONDS:
+                self._forget(uid)
+        for _, pod in picture.departed:
+            if watts := pressure.saved_watts(picture.before, pod):
+                self._gone.append(_Gone(pod.node, watts, now_at))
+        self._gone = [one for one in self._gone if not self._shows(one, now_at)]
+        self._evicted &= self.state.pods.keys() | {pod.uid for _, pod in picture.departed}
+        if self.waiting:
+            self._keep(shedding.still_waiting(self.waiting, _missing(picture), now_time))
+
+    def placed(self, decisions: Iterable[Decision]) -> None:
+        """Replicas that were shed and have a place again."""
+        # A place for one without a pod only brings its pod into being: that is decided again.
+        back = [one.replica.pool for one in decisions if one.replica.shed and one.replica.pod_uid]
+        if back:
+            self._keep(shedding.returned(self.waiting, back))
+
+    def shed(self, cut: Cut, able: Iterable[Candidate], allowed: Allowance, now_at: float, now_time: float) -> float:
+        """Evict whom this cut takes; what it lacks then, in watts."""
+        asked = (one for one in able if self._may_ask(one, now_at))
+        chosen = shedding.choose(cut, asked, allowed)
+        for one in chosen:
+            self._asked[one.pod.uid] = _Asked(one, now_at)
+            self._evicted.add(one.pod.uid)
+            if not cut.emergency:
+                self._moved_at[cut.domain].append(now_at)
+            shed = Shed(one.pool, cut.domain, one.watts[cut.domain], now_time, one.pod.uid)
+            self._keep((*self.waiting, shed))
+            self.spawn(self._evict(one, cut.domain, now_at, now_time))
+        return max(0.0, cut.watts - sum(one.watts[cut.domain] for one in chosen))
+
+    def _may_ask(self, one: Candidate, now_at: float) -> bool:
+        return one.pod.uid not in self._asked and now_at >= self._refused_until_at.get(one.pool, -math.inf)
+
+    async def _evict(self, one: Candidate, domain: str, now_at: float, now_time: float) -> None:
+        outcome = await self.acts.evict(one.pod)
+        if outcome.answer is Eviction.REFUSED:
+            self._forget(one.pod.uid)
+            self._refused_until_at[one.pool] = now_at + REFUSED_SECONDS
+            self.deeds.tell_refused(one, domain, outcome.message, now_time)
+            # The next candidate is chosen at once.
+            self.acts.wake()
+        elif outcome.leaves:
+            self.deeds.tell_evicted(one, domain, now_time)
+
+    def _forget(self, uid: str) -> None:
+        """An eviction that did not happen."""
+        self._asked.pop(uid, None)
+        self._evicted.discard(uid)
+        self._keep(tuple(one for one in self.waiting if one.uid != uid))
+
+    def _keep(self, waiting: tuple[Shed, ...]) -> None:
+        if waiting != self.waiting:
+            self.waiting = waiting
+            self.deeds.version += 1
+
+    def _shows(self, one: _Gone, now_at: float) -> bool:
+        """Whether what a pod drew shows in the meters no more."""
+        told = self.state.telemetry.get(one.node)
+        return now_at - one.gone_at > CREDIT_SECONDS or bool(told and told.heard_at > one.gone_at + SETTLE_SECONDS)
+
+
+def _missing(picture: Picture) -> Mapping[PoolKey, int]:
+    return {
+        key: max(0 if pool.adopts else pool.desired - len(roll.pinned) - len(roll.bound), len(roll.waiting))
+        for key, pool in picture.pools.items()
+        if (roll := picture.rolls.get(key))
+    }
+
+
+def _by_pool(shed: Iterable[Shed]) -> Iterator[ShedReplicas]:
+    found: dict[PoolKey, list[Shed]] = defaultdict(list)
+    for one in shed:
+        found[one.pool].append(one)
+    for pool, members in sorted(found.items(), key=lambda entry: str(entry[0])):
+        yield ShedReplicas(
+            namespace=pool.namespace,
+            pool=pool.name,
+            replicas=len(members),
+            watts=round(sum(one.watts for one in members)),
+            since=utc(min(one.since_time for one in members)),
+        )
+
+
+def _recalled(domain: str, written: Iterable[ShedReplicas]) -> Iterator[Shed]:
+    for one in written:
+        for _ in range(one.replicas):
+            yield Shed(PoolKey(one.namespace, one.pool), domain, one.watts / one.replicas, one.since.timestamp())

@@ -1,0 +1,101 @@
+"""What a domain draws, and what the end of a pod takes off it: silence neither raises the draw nor keeps it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+import builders as a
+from penstock.core import pressure
+from penstock.core.model import Gpu, Phase, Pod, PodGpus, Telemetry
+
+LONG_AGO_AT = a.NOW_AT - 3_600.0
+HOT, IDLE = 600.0, 75.0
+
+
+def gpus(*watts: float, **changed: object) -> tuple[Gpu, ...]:
+    return tuple(a.gpu(index, power_watts=one, **changed) for index, one in enumerate(watts))
+
+
+def told(*watts: float, **changed: object) -> Telemetry:
+    return a.telemetry("gpu-1", gpus(*watts), **changed)
+
+
+BUSY = (HOT, HOT, HOT, HOT, IDLE, IDLE, IDLE, IDLE)
+SILENT = told(*BUSY, heard_at=LONG_AGO_AT)
+DRAWS: dict[str, tuple[Telemetry | None, tuple[Pod, ...], float]] = {
+    "what its GPUs draw now": (told(*BUSY), (a.pod(gpus=4),), 4 * HOT + 4 * IDLE),
+    "a node that fell silent goes on with its last word": (SILENT, (a.pod(gpus=4),), 4 * HOT + 4 * IDLE),
+    "a silent node never draws more than it last said": (SILENT, (a.pod(gpus=8),), 4 * HOT + 4 * IDLE),
+    "what ended on a silent node draws no more": (SILENT, (a.pod(gpus=2),), 2 * HOT + 6 * IDLE),
+    "a silent node that everybody left idles": (SILENT, (), 8 * IDLE),
+    "a node that never spoke has no draw that anybody knows": (None, (a.pod(gpus=4),), 0.0),
+}
+
+
+@pytest.mark.parametrize(("telemetry", "pods", "want"), DRAWS.values(), ids=DRAWS.keys())
+def test_draw(telemetry: Telemetry | None, pods: Iterable[Pod], want: float) -> None:
+    heard = [telemetry] if telemetry else []
+    fleet = a.fleet(a.node(), telemetries=heard, pods=pods, domains=[a.domain(static_watts=50.0)])
+    assert pressure.draw(fleet).watts == {"row-a": want + 50.0}
+
+
+def test_a_parent_draws_what_its_children_do_with_their_overhead() -> None:
+    site = a.domain("site", static_watts=100.0)
+    row = a.domain("row-a", parent="site", static_watts=50.0, overhead_watts=200.0, per_gpu_watt=0.5)
+    fleet = a.fleet(a.node(), telemetries=[told(*BUSY)], domains=[site, row])
+    inside = 200.0 + 1.5 * (4 * HOT + 4 * IDLE) + 50.0
+    assert pressure.draw(fleet).watts == {"row-a": inside, "site": inside + 100.0}
+
+
+def test_four_silent_nodes_of_twenty_move_no_draw() -> None:
+    nodes = [a.node(f"gpu-{at}") for at in range(20)]
+    pods = [a.pod(f"p{at}", node=f"gpu-{at}", gpus=4) for at in range(20)]
+    reports = [replace(told(*BUSY), node=f"gpu-{at}") for at in range(20)]
+    silent = [replace(one, heard_at=LONG_AGO_AT) for one in reports[:4]]
+    fresh = a.fleet(*nodes, telemetries=reports, pods=pods, domains=[a.domain()])
+    stale = a.fleet(*nodes, telemetries=[*silent, *reports[4:]], pods=pods, domains=[a.domain()])
+    assert pressure.draw(stale).watts == pressure.draw(fresh).watts
+    assert stale.committed_watts[0] > fresh.committed_watts[0], "only admission is charged more"
+
+
+BRAKES = {
+    "a GPU that its hardware slows is told in its own domain alone": (told(*BUSY[:7]), {"row-a"}),
+    "what a silent node said of it is no news": (told(*BUSY[:7], heard_at=LONG_AGO_AT), set()),
+}
+
+
+@pytest.mark.parametrize(("telemetry", "want"), BRAKES.values(), ids=BRAKES.keys())
+def test_braked(telemetry: Telemetry, want: set[str]) -> None:
+    slowed = replace(telemetry, gpus=(*telemetry.gpus, a.gpu(7, thermally_throttled=True)))
+    domains = [a.domain("site"), a.domain("row-a", parent="site")]
+    assert pressure.draw(a.fleet(a.node(), telemetries=[slowed], domains=domains)).braked == want
+
+
+SAVED: dict[str, tuple[Telemetry, Pod, float]] = {
+    "its share of the busy GPUs, above idle": (told(*BUSY), a.pod(gpus=4), 4 * (HOT - IDLE)),
+    "what the kubelet says is its own": (
+        told(*BUSY, pods=(PodGpus("search", "pod-1", watts=900.0),)),
+        a.pod(gpus=2),
+        900.0 - 2 * IDLE,
+    ),
+    "on a node without an idle GPU, idle is at most a share of the maximum": (
+        told(HOT, HOT),
+        a.pod(gpus=2),
+        2 * (HOT - 105.0),
+    ),
+    "a pod that did not start saves nothing": (told(*BUSY), a.pod(gpus=2, phase=Phase.PENDING), 0.0),
+    "a pod without GPUs saves nothing": (told(*BUSY), a.pod(gpus=0), 0.0),
+}
+
+
+@pytest.mark.parametrize(("telemetry", "pod", "want"), SAVED.values(), ids=SAVED.keys())
+def test_saved_watts(telemetry: Telemetry, pod: Pod, want: float) -> None:
+    site = a.domain("site", parent="")
+    row = a.domain("row-a", parent="site", per_gpu_watt=0.5)
+    node = a.node(gpus=len(telemetry.gpus))
+    fleet = a.fleet(node, telemetries=[telemetry], pods=[pod], domains=[site, row])
+    saved = pressure.saved_watts(fleet, pod)
+    assert saved == ({"row-a": 1.5 * want, "site": 1.5 * want} if want else {})
