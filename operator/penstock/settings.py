@@ -160,7 +160,7 @@ class CapperSettings(_Environment):
     gpus_per_minute: Annotated[int, Field(ge=1, le=1000)] = 16
     """Limits that are set per minute on this node outside an emergency."""
 
-    state_directory: Path = Path("/var/lib/penstock/capper")
+    state_directory: Annotated[str, Field(pattern="^/", max_length=255)] = "/var/lib/penstock/capper"
     """Directory of the node that outlives the pod: what was there before our first cap."""
 
     heartbeat_seconds: Annotated[float, Field(ge=1, le=300)] = 30

@@ -18,7 +18,7 @@ Object = dict[str, Any]
 @pytest.fixture(scope="module")
 def settled() -> Iterator[ControlPlane]:
     with ControlPlane.start(kubelet=False, scheduler=False) as plane:
-        install_chart(plane, {"operator.replicas": 0})
+        install_chart(plane, {"operator.replicas": 0, "capper.enabled": True})
         yield plane
 
 
@@ -27,6 +27,7 @@ OPERATOR_EVERYWHERE = {
     "list,watch inferencepools.penstock.dev",
     "list,watch powerdomains.penstock.dev",
     "list,watch gpunodes.penstock.dev",
+    "patch gpunodes.penstock.dev",
     "patch inferencepools.penstock.dev/status",
     "patch powerdomains.penstock.dev/status",
     "list,watch nodes",
@@ -43,9 +44,15 @@ OPERATOR_EVERYWHERE = {
     "create events.events.k8s.io",
 }
 LEASE = {"create leases.coordination.k8s.io", "get,update leases.coordination.k8s.io (penstock)"}
+CAPPER = {
+    "list,watch gpunodes.penstock.dev",
+    "list,watch nodes",
+    "patch gpunodes.penstock.dev/status",
+}
 AGENT = {"create,get gpunodes.penstock.dev", "patch gpunodes.penstock.dev/status"}
 BREAK_GLASS = {
     "get,list inferencepools.penstock.dev",
+    "get,list,patch gpunodes.penstock.dev",
     "get,list,patch pods",
     "get,list,patch deployments.apps",
     "get,list,patch replicasets.apps",
@@ -64,6 +71,8 @@ BREAK_GLASS = {
         pytest.param("penstock-operator", NAMESPACE, OPERATOR_EVERYWHERE | LEASE, id="the operator, in its own"),
         pytest.param("penstock-agent", EVERYWHERE, AGENT, id="an agent, in any namespace"),
         pytest.param("penstock-agent", NAMESPACE, AGENT, id="an agent, in its own"),
+        pytest.param("penstock-capper", NAMESPACE, CAPPER, id="a capper, in its own namespace"),
+        pytest.param("penstock-capper", EVERYWHERE, CAPPER | {"create events"}, id="a capper, where its Events are"),
         pytest.param("penstock:break-glass", EVERYWHERE, BREAK_GLASS, id="the break-glass group, in any namespace"),
     ),
 )

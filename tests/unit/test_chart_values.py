@@ -88,6 +88,7 @@ def environment(template: str) -> dict[str, str]:
     (
         ("operator/deployment.yaml", settings.Settings),
         ("agent/daemonset.yaml", settings.AgentSettings),
+        ("capper/daemonset.yaml", settings.CapperSettings),
     ),
 )
 def test_the_environment_that_a_template_sets_is_what_the_program_reads(template: str, kind: Any) -> None:
@@ -100,6 +101,7 @@ def given_values() -> Iterator[tuple[str, str, Any]]:
     for template, kind, scope in (
         ("operator/deployment.yaml", settings.Settings, "operator."),
         ("agent/daemonset.yaml", settings.AgentSettings, "agent."),
+        ("capper/daemonset.yaml", settings.CapperSettings, "capper."),
     ):
         for variable, expression in environment(template).items():
             field = variable.removeprefix(settings.PREFIX).lower()

@@ -18,6 +18,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: agent
 {{- end }}
 
+{{- define "penstock.capper.selector" -}}
+app.kubernetes.io/name: penstock
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: capper
+{{- end }}
+
 {{- define "penstock.operator.name" -}}
 {{ .Release.Name }}-operator
 {{- end }}
@@ -26,12 +32,20 @@ app.kubernetes.io/component: agent
 {{ .Release.Name }}-agent
 {{- end }}
 
+{{- define "penstock.capper.name" -}}
+{{ .Release.Name }}-capper
+{{- end }}
+
 {{- define "penstock.operator.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "penstock.operator.name" . }}
 {{- end }}
 
 {{- define "penstock.agent.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "penstock.agent.name" . }}
+{{- end }}
+
+{{- define "penstock.capper.user" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "penstock.capper.name" . }}
 {{- end }}
 
 {{- define "penstock.image" -}}

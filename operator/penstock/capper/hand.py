@@ -142,6 +142,7 @@ class Hand(threading.Thread):
         verdict = decide(limits, self._desk.notebook.find(gpu.uuid), order, self._desk.boot_id)
         watts, now = verdict.set_watts, time.monotonic()
         if watts is None:
+            self._refused = None
             self._desk.notebook.keep(gpu.uuid, verdict.note)
         elif self._refused is not None and watts == self._refused.set_watts and now < self._retry_at:
             verdict = replace(self._refused, note=verdict.note)

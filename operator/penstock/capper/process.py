@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -42,10 +43,10 @@ async def run(settings: CapperSettings) -> None:
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stop_signal, leave.set)
     try:
-        notebook = Notebook(settings.state_directory)
+        notebook = Notebook(Path(settings.state_directory))
     except OSError as error:
         remedy = f"give a directory of the node that the capper may write: {error}"
-        raise InvalidInput("PENSTOCK_STATE_DIRECTORY", str(settings.state_directory), remedy) from error
+        raise InvalidInput("PENSTOCK_STATE_DIRECTORY", settings.state_directory, remedy) from error
     desk = Desk(notebook, Pace(settings.gpus_per_minute), boot_id(), settings.look_seconds)
     limits = NodeLimits(desk)
     limits.start()

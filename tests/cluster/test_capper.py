@@ -1,0 +1,277 @@
+"""Agent, capper and plant as three processes on a real control plane: what is asked of a node is what its GPUs do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pynvml
+import pytest
+
+from penstock.api.names import API_VERSION
+from penstock.sim import faults
+from penstock.sim.nvml_state import NvmlState, Target
+from rig.agents import Agents, RunningPlant, start_agents, start_plant
+from rig.api import Api, ApiError
+from rig.cappers import Cappers, start_cappers
+from rig.controlplane import ControlPlane
+from rig.fleet import add_nodes, gpu_node
+from rig.install import NAMESPACE, OPERATOR_ACCOUNT, install_chart
+from rig.waiting import wait_for
+
+Object = dict[str, Any]
+
+NODE = "gpu-0"
+GPU_NODES = f"/apis/{API_VERSION}/gpunodes"
+GPU_NODE = f"{GPU_NODES}/{NODE}"
+PODS = "/api/v1/namespaces/default/pods"
+CEILING_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Rig:
+    plane: ControlPlane
+    running: RunningPlant
+    agents: Agents
+    cappers: Cappers
+    operator: Api
+    """The operator's identity: what it may write, without its decisions."""
+
+    @property
+    def state(self) -> NvmlState:
+        return self.running.plant.state(NODE)
+
+    @property
+    def uuids(self) -> list[str]:
+        return [self.state.read(index).uuid.decode() for index in range(2)]
+
+    @property
+    def status(self) -> Object:
+        found: Object = self.plane.api.get(GPU_NODE).get("status", {})
+        return found
+
+    def capped(self, status: Object) -> dict[str, tuple[str, str]]:
+        """Outcome and reason by UUID, as the capper tells them."""
+        told = status.get("capper", {}).get("gpus", [])
+        return {one["uuid"]: (one["outcome"], one.get("reason", "")) for one in told}
+
+    def limits(self, status: Object) -> list[float]:
+        """The enforced limits as the agent read them back."""
+        return [gpu["enforcedLimitWatts"] for gpu in status["gpus"]]
+
+    def until(self, what: str, true: Callable[[Object], bool]) -> Object:
+        def probe() -> Object | None:
+            status = self.status
+            return status if true(status) else None
+
+        return wait_for(what, probe, CEILING_SECONDS)
+
+    def ask(self, *caps: Object) -> None:
+        """As the operator does."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.operator.patch(GPU_NODE, {"spec": {"caps": list(caps), "capsAt": now, "capsFence": ""}})
+
+    def cap(self, index: int, watts: float, pod: str = "replica") -> Object:
+        uid = self.plane.api.get(f"{PODS}/{pod}")["metadata"]["uid"]
+        return {"uuid": self.uuids[index], "watts": watts, "namespace": "default", "pod": pod, "podUID": uid}
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Rig]:
+    with ControlPlane.start() as plane:
+        add_nodes(plane, [gpu_node(NODE, product="NVIDIA-H200", gpus=2)])
+        install_chart(plane, {"capper.enabled": True, "capper.mode": "Enforce"})
+        operator = plane.api_as(plane.service_account(NAMESPACE, OPERATOR_ACCOUNT))
+        with start_plant(plane, [NODE]) as running:
+            agents = start_agents(plane, running, [NODE], heartbeat_seconds=2)
+            cappers = start_cappers(plane, running, [NODE])
+            yield Rig(plane, running, agents, cappers, operator)
+            cappers.stop_all()
+            agents.stop_all()
+
+
+@pytest.fixture
+def rig(started: Rig) -> Iterator[Rig]:
+    """A replica that keeps both GPUs busy at 700 W, and its agent has told so."""
+    serve(started.plane, "replica", gpus=2)
+    started.until("the replica's GPUs are busy, uncapped and known", lambda status: at_full_draw(started, status))
+    yield started
+    for index in range(2):
+        faults.clear(started.state, index, Target.SET_LIMIT)
+        faults.limit_externally(started.state, index, 0)
+    started.plane.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"labels": {"penstock.dev/capper": None}}})
+    started.ask()
+    started.until("every limit is back", lambda status: started.limits(status) == [700, 700])
+    started.plane.api.delete(f"{PODS}/replica")
+    wait_for("the replica is gone", lambda: not started.plane.api.list(PODS), CEILING_SECONDS, report=False)
+
+
+def at_full_draw(rig: Rig, status: Object) -> bool:
+    pods = [pod["name"] for pod in status.get("pods", []) if len(pod.get("devices", [])) == 2]
+    watts = [gpu.get("powerWatts", 0) for gpu in status.get("gpus", [])]
+    return pods == ["replica"] and rig.limits(status) == [700, 700] and all(one > 500 for one in watts)
+
+
+def serve(plane: ControlPlane, name: str, gpus: int) -> None:
+    container = {"name": "server", "image": "server", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
+    spec = {"nodeName": NODE, "containers": [container], "terminationGracePeriodSeconds": 1}
+    plane.api.create(PODS, {"metadata": {"name": name}, "spec": spec})
+
+
+def test_a_cap_is_set_the_agent_sees_it_and_the_plant_obeys_it(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400), rig.cap(1, 400))
+    status = rig.until("the capper tells", lambda status: set(rig.capped(status).values()) == {("Applied", "")})
+    assert status["capper"]["mode"] == "Enforce"
+    assert {one["baselineWatts"] for one in status["capper"]["gpus"]} == {700}
+    rig.until("the agent reads 400 W back", lambda status: rig.limits(status) == [400, 400])
+    drawn = rig.until("the draw obeys", lambda status: all(gpu["powerWatts"] <= 400 for gpu in status["gpus"]))
+    assert drawn["watts"] <= 800
+    assert rig.running.plant.node_watts(NODE) <= 800
+    rig.ask()
+    rig.until("what was there before is back", lambda status: rig.limits(status) == [700, 700])
+    rig.until("and the capper says so", lambda status: set(rig.capped(status).values()) == {("Restored", "")})
+
+
+def test_each_change_is_an_event_about_the_gpunode(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 450))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [450, 700])
+
+    def told() -> list[str] | None:
+        events = rig.plane.api.list("/api/v1/namespaces/default/events")
+        about = [one for one in events if one["involvedObject"]["kind"] == "GPUNode"]
+        found = [one["message"] for one in about if one["reason"] == "PowerLimitSet"]
+        return found if any("asked for 450 W, in force 450 W" in one for one in found) else None
+
+    wait_for("an Event tells of it", told, CEILING_SECONDS)
+
+
+def test_a_capper_that_was_killed_knows_what_was_its_own_and_gives_it_back(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400), rig.cap(1, 400))
+    rig.until("both are capped", lambda status: rig.limits(status) == [400, 400])
+    rig.cappers.kill(NODE)
+    rig.cappers.start(NODE)
+    rig.ask()
+    rig.until("what was there before is back", lambda status: rig.limits(status) == [700, 700])
+
+
+def test_a_capper_that_is_told_to_stop_leaves_the_limits_under_which_pods_run(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
+    assert rig.cappers.stop(NODE) == 0
+    sequence = rig.status["sequence"]
+    later = rig.until("two reports later", lambda status: status["sequence"] >= sequence + 2)
+    assert rig.limits(later) == [400, 700]
+    rig.cappers.start(NODE)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    ((pynvml.NVML_ERROR_NOT_SUPPORTED, "NotSupported"), (pynvml.NVML_ERROR_NO_PERMISSION, "NoPermission")),
+)
+def test_a_driver_that_refuses_is_told_by_reason(rig: Rig, code: int, reason: str) -> None:
+    faults.fail(rig.state, 0, Target.SET_LIMIT, code)
+    rig.ask(rig.cap(0, 400))
+    status = rig.until("the capper tells", lambda status: rig.uuids[0] in rig.capped(status))
+    status = rig.until("the refusal", lambda status: rig.capped(status)[rig.uuids[0]] == ("Refused", reason))
+    assert rig.limits(status) == [700, 700]
+
+
+def test_a_limit_that_a_board_holds_lower_is_shown_by_both_and_fought_by_none(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
+    faults.limit_externally(rig.state, 0, 300)
+    rig.until("the agent sees 300 W", lambda status: rig.limits(status) == [300, 700])
+    held = rig.until("hands off", lambda status: rig.capped(status)[rig.uuids[0]] == ("HandsOff", "ForeignLimit"))
+    assert held["gpus"][0]["requestedLimitWatts"] == 400
+
+
+def test_a_cap_for_another_pod_than_the_kubelet_names_is_refused(rig: Rig) -> None:
+    rig.ask({**rig.cap(0, 400), "pod": "somebody-else"})
+    status = rig.until("the refusal", lambda status: rig.capped(status).get(rig.uuids[0]) == ("Refused", "OtherPod"))
+    assert rig.limits(status) == [700, 700]
+
+
+def test_the_kill_switch_of_a_node_gives_its_limits_back(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
+    rig.plane.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"labels": {"penstock.dev/capper": "off"}}})
+    status = rig.until("the limit is back", lambda status: rig.limits(status) == [700, 700])
+    rig.until("the capper says that it is off", lambda status: status["capper"]["mode"] == "Off")
+    assert rig.plane.api.get(GPU_NODE)["spec"]["caps"], status
+
+
+# ----------------------------------------------------------------------------------------------------- who may write
+
+
+def refusal(policy: str, api: Api, path: str, body: Object) -> str:
+    with pytest.raises(ApiError) as refused:
+        api.patch(path, body)
+    assert (refused.value.status, refused.value.reason) == (403, "Forbidden"), refused.value
+    assert f"ValidatingAdmissionPolicy 'penstock-{policy}'" in refused.value.message
+    return refused.value.message
+
+
+def token(rig: Rig, component: str) -> Api:
+    """The identity of the pod that a DaemonSet has on the node."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    (pod,) = rig.plane.api.list(path, labelSelector=f"app.kubernetes.io/component={component}")
+    account = f"penstock-{component}"
+    return rig.plane.api_as(rig.plane.service_account(NAMESPACE, account, pod=(NAMESPACE, pod["metadata"]["name"])))
+
+
+CAPPER_SAYS = {"mode": "Enforce", "sequence": 1, "heartbeatSeconds": 5}
+
+
+@pytest.mark.parametrize(
+    ("policy", "component", "body", "says"),
+    (
+        pytest.param("capper", "capper", {"status": {"watts": 1}}, "only status.capper", id="a capper, the watts"),
+        pytest.param("capper", "capper", {"status": {"gpus": None}}, "only status.capper", id="a capper, no GPUs"),
+        pytest.param(
+            "agent", "agent", {"status": {"capper": CAPPER_SAYS}}, "the capper's own", id="an agent, the caps"
+        ),
+        pytest.param("agent", "agent", {"status": {"capper": None}}, "the capper's own", id="an agent, no caps"),
+    ),
+)
+def test_neither_agent_nor_capper_writes_the_others_part(
+    started: Rig, policy: str, component: str, body: Object, says: str
+) -> None:
+    started.until("the capper has spoken", lambda status: "capper" in status)
+    assert says in refusal(policy, token(started, component), f"{GPU_NODE}/status", body)
+
+
+def test_a_capper_speaks_for_no_other_node(started: Rig) -> None:
+    other = "/apis/penstock.dev/v1alpha1/gpunodes"
+    started.plane.api.create(
+        other, {"apiVersion": "penstock.dev/v1alpha1", "kind": "GPUNode", "metadata": {"name": "gpu-9"}}
+    )
+    body = {"status": {"capper": CAPPER_SAYS}}
+    assert "its own node" in refusal("capper", token(started, "capper"), f"{other}/gpu-9/status", body)
+    started.plane.api.delete(f"{other}/gpu-9")
+
+
+def test_limits_are_asked_for_by_the_operator_and_the_break_glass_group_alone(started: Rig) -> None:
+    body = {"spec": {"caps": [], "capsFence": "nobody/0"}}
+    assert "only by system:serviceaccount" in refusal("caps", started.plane.api, GPU_NODE, body)
+    ben = started.plane.api_as(started.plane.user("ben", ("penstock:break-glass",)))
+    assert ben.patch(GPU_NODE, body)["spec"]["capsFence"] == "nobody/0"
+
+
+def test_a_leader_of_yesterday_asks_for_no_limits(started: Rig) -> None:
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+    spec = {"holderIdentity": "penstock-operator-0", "leaseTransitions": 7}
+    meta = {"name": "penstock", "namespace": NAMESPACE}
+    started.plane.api.create(
+        lease, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+    )
+
+    def judged() -> bool:
+        refusal("caps-fence", started.operator, GPU_NODE, {"spec": {"capsFence": "penstock-operator-0/6"}})
+        return True
+
+    wait_for("the fence of yesterday is refused", judged, CEILING_SECONDS)
+    current = {"spec": {"capsFence": "penstock-operator-0/7"}}
+    assert started.operator.patch(GPU_NODE, current)["spec"]["capsFence"] == "penstock-operator-0/7"
+    started.plane.api.delete(f"{lease}/penstock")
