@@ -60,6 +60,8 @@ class ClusterState:
         self._now = now
         self._hears_agents = hears_agents
         self._heard: dict[str, Heard] = {}
+        self._claims: dict[str, str] = {}
+        """GPU UUID → the node whose report had it first."""
         self._assumed: dict[str, tuple[str, Pod]] = {}
         self.first_seen_at: dict[str, float] = {}
         """When each pod (by uid) first appeared here, on our monotonic clock."""
@@ -187,6 +189,7 @@ class ClusterState:
         name = seen.metadata.name
         before = self._heard.get(name)
         heard = hear(seen, before, self._now(), age)
+        doubt = doubt or self._claim(name, before, heard)
         if doubt:
             heard = replace(heard, telemetry=replace(heard.telemetry, contradiction=doubt))
         self._heard[name] = heard
@@ -196,6 +199,22 @@ class ClusterState:
         if before is None or is_news(before.telemetry, heard.telemetry):
             self._mark_node(name)
 
+    def _claim(self, name: str, before: Heard | None, heard: Heard) -> str:
+        """Whose GPUs a report speaks of; in words, if one of them is another node's.
+
+        The node that had it first keeps it: who copies a report taints himself, not the one whose report it was.
+        After a start that is the one listed first.
+        """
+        own = {gpu.uuid for gpu in heard.telemetry.gpus}
+        for gpu in before.telemetry.gpus if before else ():
+            if gpu.uuid not in own and self._claims.get(gpu.uuid) == name:
+                del self._claims[gpu.uuid]
+        for gpu in heard.telemetry.gpus:
+            if (owner := self._claims.setdefault(gpu.uuid, name)) != name:
+                told = f"{gpu.uuid} is node {owner}'s; delete the GPUNode of the one that has it no more"
+                return f"GPU {gpu.index}: {told}"
+        return ""
+
     def delete_gpu_node(self, name: str) -> None:
         if self._hears_agents:
             self.drop_report(name)
@@ -203,6 +222,7 @@ class ClusterState:
     def drop_report(self, name: str) -> None:
         """Forget what was heard of a node."""
         self._heard.pop(name, None)
+        self._claims = {uuid: node for uuid, node in self._claims.items() if node != name}
         if self.telemetry.pop(name, None) is not None:
             self._mark_node(name)
 

@@ -22,11 +22,10 @@ class Refusal:
 def may_leave(pool: Pool, roll: RollCall, leaving: Collection[str]) -> int:
     """How many more ready replicas may be taken out now: `maxUnavailable`, less those that are away already.
 
-    Away is whatever the pool's owner counts and what does not serve: waiting, starting, on its way out, or about to
-    be (`leaving`, by uid). Replicas that waited too long are no longer counted, so they hold up nobody.
+    Away is what is asked for and does not serve: waiting (in the Deployment's count or out of it), starting, on its
+    way out, or about to be (`leaving`, by uid). So a replica that serves is not sent to wait behind another.
     """
-    own = roll.active + len(roll.terminating)
-    counted = own if pool.adopts or pool.count is None else pool.count
+    counted = roll.active + len(roll.terminating) if pool.adopts else pool.desired
     serving = sum(pod.uid not in leaving for pod in roll.ready)
     return max(pool.rules.max_unavailable - max(counted - serving, 0), 0)
 

@@ -69,15 +69,21 @@ def test_a_replica_on_a_lost_gpu_is_evicted_and_another_is_placed_elsewhere(fact
 
 
 def test_two_replicas_on_broken_gpus_leave_one_after_the_other(factory: Factory) -> None:
-    factory.add(fleet("DE", "DE", "DE", "DE"))
+    floor = fleet("DE", "DE", "DE", "DE")
+    factory.add(floor[:2])
     factory.pool("llama", replicas=2, gpus=WHOLE_NODE)
     factory.wait_running("llama", 2)
     kubelet_says(factory)
     broken = factory.nodes_of("llama")
     for node in broken:
         lose_a_gpu(factory, node)
+    wait_for("one of them goes", lambda: len(factory.running("llama")) == 1, PATIENCE_SECONDS)
+    # Long enough for the one that waits to leave the Deployment's count.
+    factory.stays("the other serves while the first has no place", lambda: len(factory.running("llama")) == 1, 8)
     told = factory.wait_condition("llama", "Undisturbed", "FailedGPU")
     assert "GPU 3 is Lost" in told["message"]
+    assert "maxUnavailable is 1 and as many are away" in told["message"]
+    factory.add(floor[2:])
     wait_for("both run elsewhere", lambda: is_elsewhere(factory, "llama", 2, *broken), PATIENCE_SECONDS)
     factory.wait_condition("llama", "Undisturbed", "NothingToReport")
 
