@@ -108,6 +108,8 @@ static uint64_t now_ns_by(uint64_t manual_clock_ns) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+uint32_t state_sequence(void) { return __atomic_load_n(&state->header.sequence, __ATOMIC_ACQUIRE); }
+
 void state_read_header(StateHeader *header) { copy(header, &state->header, sizeof *header); }
 
 void state_read_device(uint32_t index, DeviceState *device, uint64_t *now_ns) {

@@ -194,6 +194,9 @@ _Static_assert(sizeof(StateHeader) == 200, "StateHeader is mirrored in nvml_stat
 /* Maps the file that PENSTOCK_NVML_STATE names now, unless it is mapped already; returns an NVML code. */
 int state_map(void);
 
+/* Moves with every change of the file. */
+uint32_t state_sequence(void);
+
 /* Consistent copies; a device's integrals stand at `now_ns`. */
 void state_read_header(StateHeader *header);
 void state_read_device(uint32_t index, DeviceState *device, uint64_t *now_ns);

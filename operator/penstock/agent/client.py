@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from penstock.api.names import AGENT_MANAGER, API_VERSION, GROUP, VERSION
 from penstock.errors import ApiError, Forbidden, NotFound, TooManyRequests
 
 GPU_NODES = f"/apis/{GROUP}/{VERSION}/gpunodes"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 MERGE_PATCH = "application/merge-patch+json"
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _DEFAULT_RETRY_AFTER_SECONDS = 1.0
@@ -24,6 +26,14 @@ class _Refusal(msgspec.Struct):
 
     reason: str = ""
     message: str = ""
+
+
+class _Metadata(msgspec.Struct):
+    labels: dict[str, str] | None = None
+
+
+class _Labelled(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
 
 class ApiSession:
@@ -55,10 +65,16 @@ class ApiSession:
         async with self._session.request(method, url, data=body, headers=headers, params=parameters) as answer:
             await refuse(answer)
 
-    def headers(self) -> dict[str, str]:
+    async def read(self, path: str, accept: str = "application/json") -> bytes:
+        """One object, as the server writes it."""
+        async with self._session.get(f"{self._access.server}{path}", headers=self.headers(accept)) as answer:
+            await refuse(answer)
+            return await answer.read()
+
+    def headers(self, accept: str = "application/json") -> dict[str, str]:
         """Who asks, and in which language."""
         token = self._access.token()
-        return {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+        return {"Accept": accept, **({"Authorization": f"Bearer {token}"} if token else {})}
 
 
 class GPUNodeClient(ApiSession):
@@ -67,6 +83,11 @@ class GPUNodeClient(ApiSession):
     def __init__(self, access: Access, node_name: str) -> None:
         super().__init__(access, AGENT_MANAGER)
         self._node_name = node_name
+
+    async def node_labels(self) -> Mapping[str, str]:
+        """Labels of the agent's own node, from the API server's cache."""
+        node = await self.read(f"/api/v1/nodes/{self._node_name}?resourceVersion=0", _METADATA_ONLY)
+        return msgspec.json.decode(node, type=_Labelled).metadata.labels or {}
 
     async def publish(self, patch: bytes) -> None:
         """Merge `patch` into `/status`; an object that is not there is made first."""

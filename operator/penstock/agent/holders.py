@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from penstock.agent.attribution import EnergyMeter, IdleDraw, MeasuredGpu, PodShare, attribute
+from penstock.agent.attribution import EnergyMeter, IdleDraw, MeasuredGpu, MigPart, PodShare, attribute
 from penstock.agent.podresources import Allocation, PodName
 from penstock.agent.report import GpuStatus, PodStatus
 
@@ -67,6 +67,9 @@ class Holders:
             energy_joules=gpu.energy_joules,
             activity_percent=gpu.activity_percent,
             memory_used_bytes=gpu.memory_used_bytes,
+            parts=tuple(
+                MigPart(device.uuid, device.slices or 1, device.activity_percent) for device in gpu.mig_instances
+            ),
         )
 
     def _unexplained(self, uuids: tuple[str, ...], resources: HeldDevices, now: float) -> tuple[str, ...]:

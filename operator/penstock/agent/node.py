@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.agent.events import XidLog, XidWatch
@@ -39,14 +40,19 @@ class NodeObservation:
 
 
 class NodeGpus(threading.Thread):
-    """Start it once it is known whether the node is paused; until then nothing is known of the GPUs."""
+    """Start it once it is known whether the node is paused; until then nothing is known of the GPUs.
 
-    def __init__(self, sample_seconds: float) -> None:
+    `alarm` is called, by any thread, when something happened that must not wait for the next look.
+    """
+
+    def __init__(self, sample_seconds: float, alarm: Callable[[], None] = lambda: None) -> None:
         super().__init__(name="nvml", daemon=True)
         self._sample_seconds = sample_seconds
+        self._alarm = alarm
         self._leave = threading.Event()
         self._samplers: list[Sampler] = []
         self._driver: Driver | None = None
+        self._open: list[_Rounds] = []
         self._fault = ""
         self._paused = ""
         self._turn = threading.Event()
@@ -105,8 +111,7 @@ class NodeGpus(threading.Thread):
                 self._stay_away()
                 continue
             try:
-                driver = Driver()
-                self._serve(driver)
+                self._serve(Driver())
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except NvmlUnavailable as error:
                 self._fault = str(error)
@@ -116,48 +121,84 @@ class NodeGpus(threading.Thread):
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
     def _stay_away(self) -> None:
-        held = [sampler.index for sampler in self._samplers if sampler.is_alive()]
-        if held:
-            self._fault = f"{self._paused}; a call about GPU {held[0]} hangs, so the devices are not let go: reboot"
-        else:
-            self._fault = f"{self._paused}; every device is let go, and comes back when the label is gone"
-        logger.warning("paused", extra={"why": self._fault})
-        self._turn.wait()
-        self._turn.clear()
+        """Until the next turn; what could not be let go at first is let go as soon as its call comes back."""
+        while True:
+            self._open = [rounds for rounds in self._open if not rounds.close()]
+            self._tell_pause()
+            if self._turn.wait(self._sample_seconds if self._open else None):
+                self._turn.clear()
+                return
+
+    def _tell_pause(self) -> None:
+        hanging = ", ".join(name for rounds in self._open for name in rounds.hanging())
+        outcome = "every device is let go, and comes back when the label is gone"
+        if hanging:
+            outcome = f"the devices are not let go, for a call hangs ({hanging}): reboot the node if it stays so"
+        fault = f"{self._paused}; {outcome}"
+        if fault != self._fault:
+            self._fault = fault
+            logger.warning("paused", extra={"why": fault})
+            self._alarm()
 
     def _serve(self, driver: Driver) -> None:
         """Sample until the driver goes away, the count of GPUs changes, the node is paused or the agent stops."""
         count = driver.gpu_count()
-        log = XidLog()
-        watch = XidWatch(count, log, self._look_again)
-        samplers = [Sampler(index, self._sample_seconds, xids=log, opened=watch.renew) for index in range(count)]
-        self._samplers, self._driver, self._fault = samplers, driver, ""
+        rounds = _Rounds(driver, count, self._sample_seconds, self._alarm)
+        self._open.append(rounds)
+        self._samplers, self._driver, self._fault = rounds.samplers, driver, ""
         logger.info("NVML is up", extra={"gpus": count, "driver": driver.driver_version, "nvml": driver.nvml_version})
-        for thread in (*samplers, watch):
-            thread.start()
+        rounds.start()
         try:
             while not self._turn.wait(self._sample_seconds):
-                if not all(sampler.is_alive() for sampler in samplers) or driver.gpu_count() != count:
+                if not rounds.all_sample() or driver.gpu_count() != count:
                     logger.warning("a sampler ended or the count of GPUs changed; opening every GPU anew")
                     return
             self._turn.clear()
         finally:
-            _end(samplers, watch, driver)
+            rounds.end()
+            self._open = [rounds for rounds in self._open if not rounds.close()]
+
+
+class _Rounds:
+    """The threads that read the GPUs while NVML is initialised once."""
+
+    def __init__(self, driver: Driver, count: int, sample_seconds: float, alarm: Callable[[], None]) -> None:
+        self._driver = driver
+        log = XidLog()
+        self._watch = XidWatch(count, log, self._look_again)
+        self.samplers = [
+            Sampler(index, sample_seconds, xids=log, opened=self._watch.renew, alarm=alarm) for index in range(count)
+        ]
+        self._threads: tuple[Sampler | XidWatch, ...] = (*self.samplers, self._watch)
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def all_sample(self) -> bool:
+        return all(sampler.is_alive() for sampler in self.samplers)
+
+    def hanging(self) -> list[str]:
+        """Names of the threads that have not left."""
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def end(self) -> None:
+        """Ask every thread to leave, and give it a moment."""
+        for thread in self._threads:
+            thread.stop()
+        until = time.monotonic() + _FAREWELL_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if hanging := self.hanging():
+            logger.error("NVML is not shut down: a call still hangs", extra={"threads": hanging})
+
+    def close(self) -> bool:
+        """Shut NVML down, unless a thread is still inside a call; returns whether it is."""
+        if self.hanging():
+            return False
+        self._driver.close()
+        return True
 
     def _look_again(self, uuid: str) -> None:
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.look_again_at(uuid)
-
-
-def _end(samplers: list[Sampler], watch: XidWatch, driver: Driver) -> None:
-    threads: tuple[Sampler | XidWatch, ...] = (*samplers, watch)
-    for thread in threads:
-        thread.stop()
-    until = time.monotonic() + _FAREWELL_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    hanging = [thread.name for thread in threads if thread.is_alive()]
-    if hanging:
-        logger.error("NVML is not shut down: a call still hangs", extra={"threads": hanging})
-    else:
-        driver.close()

@@ -7,10 +7,11 @@ import logging
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential, wait_random
@@ -19,6 +20,7 @@ from penstock.agent.access import find_access
 from penstock.agent.client import GPUNodeClient
 from penstock.agent.holders import Holders
 from penstock.agent.node import NodeGpus
+from penstock.agent.pause import PauseWatch
 from penstock.agent.podresources import PodResources
 from penstock.agent.publish import heartbeat_due_seconds, publish_reason
 from penstock.agent.report import GPUNodeStatus, encode
@@ -28,7 +30,6 @@ from penstock.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
 
-_LOOKS_PER_SAMPLE = 2
 _FAILURES = (ApiError, aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -38,26 +39,39 @@ async def run(settings: AgentSettings) -> None:
     leave = asyncio.Event()
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stop_signal, leave.set)
-    gpus = NodeGpus(settings.sample_seconds)
-    gpus.start()
+    alarm = asyncio.Event()
+    gpus = NodeGpus(settings.sample_seconds, _from_threads(alarm))
     resources = PodResources(settings.pod_resources) if settings.pod_resources else None
     reporter = Reporter(gpus, settings.heartbeat_seconds, boot_id(), datetime.now(UTC), Holders(resources))
     try:
-        async with GPUNodeClient(access, settings.node_name) as client, _asking(resources):
-            await Publisher(client, reporter, settings).run(leave)
+        async with GPUNodeClient(access, settings.node_name) as client:
+            pause = PauseWatch(client, gpus, settings.heartbeat_seconds)
+            async with _beside(pause.run(), *([resources.run()] if resources else [])):
+                await Publisher(client, reporter, settings).run(leave, alarm)
     finally:
         gpus.stop()
         logger.info("agent stopped")
 
 
 @asynccontextmanager
-async def _asking(resources: PodResources | None) -> AsyncIterator[None]:
-    """Ask the kubelet for as long as this lasts; an error in asking ends the process as any other does."""
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do this for as long as the block lasts; an error in it ends the process as any other does."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(resources.run()) if resources else None
+        tasks = [group.create_task(one) for one in work]
         yield
-        if task:
+        for task in tasks:
             task.cancel()
+
+
+def _from_threads(event: asyncio.Event) -> Callable[[], None]:
+    """Sets the event from any thread; does nothing once the loop is closed."""
+    loop = asyncio.get_running_loop()
+
+    def stir() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)
+
+    return stir
 
 
 def boot_id() -> str:
@@ -65,7 +79,7 @@ def boot_id() -> str:
 
 
 class Publisher:
-    """Looks at the latest report twice per sample and publishes it when there is a reason to.
+    """Looks at the latest report once per sample, and when alarmed; publishes it when there is a reason to.
 
     A publish that fails is tried again after `first_pause_seconds`, then twice as long up to a heartbeat, or after what
     the server asks for.
@@ -77,20 +91,23 @@ class Publisher:
         self._client = client
         self._reporter = reporter
         self._settings = settings
+        self.look_seconds = settings.sample_seconds
         self._backoff = wait_exponential(first_pause_seconds, max=settings.heartbeat_seconds) + wait_random(
             0, first_pause_seconds
         )
 
-    async def run(self, leave: asyncio.Event) -> None:
+    async def run(self, leave: asyncio.Event, alarm: asyncio.Event) -> None:
+        """Until told to leave."""
         last: GPUNodeStatus | None = None
         sent_at, due_seconds = 0.0, 0.0
         while not leave.is_set():
+            alarm.clear()
             status = self._reporter.compose(datetime.now(UTC), time.monotonic())
             if status and publish_reason(last, status, time.monotonic() - sent_at, due_seconds):
                 last = await self._publish(leave) or last
                 sent_at = time.monotonic()
                 due_seconds = heartbeat_due_seconds(self._settings.heartbeat_seconds, random.random())  # noqa: S311
-            await _pause(leave, self._settings.sample_seconds / _LOOKS_PER_SAMPLE)
+            await _pause(self.look_seconds, leave, alarm)
 
     async def _publish(self, leave: asyncio.Event) -> GPUNodeStatus | None:
         """One PATCH, tried until it is accepted, each time with the newest report; None when told to leave first."""
@@ -98,7 +115,7 @@ class Publisher:
             retry=retry_if_exception_type(_FAILURES),
             wait=self._wait,
             stop=lambda _: leave.is_set(),
-            sleep=lambda seconds: _pause(leave, seconds),
+            sleep=lambda seconds: _pause(seconds, leave),
             before_sleep=_tell,
         )
         with suppress(RetryError):
@@ -117,10 +134,14 @@ class Publisher:
         return max(asked_seconds, self._backoff(state))
 
 
-async def _pause(leave: asyncio.Event, seconds: float) -> None:
-    """Sleep, but wake at once when told to leave."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(leave.wait(), seconds)
+async def _pause(seconds: float, *events: asyncio.Event) -> None:
+    """Sleep, but wake at once when one of the events comes."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 def _tell(state: RetryCallState) -> None:

@@ -62,7 +62,7 @@ class ReadableGpu(Protocol):
 class Sampler(threading.Thread):
     """Reads one GPU every `sample_seconds` until stopped, or until the driver behind it is gone.
 
-    `opened` is called whenever the GPU was opened anew after a fault.
+    `opened` is called whenever the GPU was opened anew after a fault, `alarm` when its health or its errors changed.
     """
 
     def __init__(
@@ -70,8 +70,10 @@ class Sampler(threading.Thread):
         index: int,
         sample_seconds: float,
         open_gpu: Callable[[int], ReadableGpu] = Gpu,
+        *,
         xids: XidLog | None = None,
         opened: Callable[[], None] = lambda: None,
+        alarm: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name=f"gpu-{index}", daemon=True)
         self.index = index
@@ -81,6 +83,7 @@ class Sampler(threading.Thread):
         self._open_gpu = open_gpu
         self._xids = xids or XidLog()
         self._opened = opened
+        self._alarm = alarm
         self._gpu: ReadableGpu | None = None
         self._window = PowerWindow()
         self._energy = EnergyWindow()
@@ -122,9 +125,12 @@ class Sampler(threading.Thread):
         if everything and self._gpu is not None:
             self._gpu.look_again()
         observation = self._observe_now()
-        if observation is not None:
-            self._tell_change(observation)
-            self._latest = observation
+        if observation is None:
+            return
+        before, self._latest = self._latest, observation
+        if before is not None and (before.health, before.xids) != (observation.health, observation.xids):
+            self._alarm()
+        self._tell_change(before, observation)
 
     def _observe_now(self) -> Observation | None:
         try:
@@ -181,10 +187,10 @@ class Sampler(threading.Thread):
         if gpu is not None:
             gpu.close()
 
-    def _tell_change(self, observation: Observation) -> None:
-        before = self._latest.health if self._latest else Health.HEALTHY
-        if observation.health is not before:
+    def _tell_change(self, before: Observation | None, observation: Observation) -> None:
+        was = before.health if before else Health.HEALTHY
+        if observation.health is not was:
             logger.warning(
                 "GPU health changed",
-                extra={"gpu": self.index, "from": before, "to": observation.health, "why": observation.message},
+                extra={"gpu": self.index, "from": was, "to": observation.health, "why": observation.message},
             )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
+import pynvml
 import pytest
 
+from penstock.agent.events import XidLog, XidWatch
 from penstock.agent.health import Health
 from penstock.agent.node import NodeGpus, NodeObservation
 from penstock.agent.reading import Identity, Reading
@@ -24,8 +27,16 @@ CEILING_SECONDS = 30.0
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.agent.node._FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("penstock.agent.node._LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("penstock.agent.gpu.MEDIUM_SECONDS", 0.05)
     monkeypatch.setattr("penstock.agent.events.WAIT_MILLISECONDS", 10)
     monkeypatch.setattr("penstock.agent.events._FIRST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def nvml(running_state: NvmlState) -> Iterator[None]:
+    pynvml.nvmlInit()
+    yield
+    pynvml.nvmlShutdown()
 
 
 @pytest.fixture
@@ -189,6 +200,122 @@ def test_a_driver_that_goes_away_leaves_the_gpus_named_and_without_figures(
     ] * 2
     faults.unload_driver(running_state, 0)
     until(gpus, lambda seen: not seen.fault and both_read(seen))
+
+
+def test_a_pause_lets_go_of_every_device_says_so_and_ends_with_the_label(
+    gpus: NodeGpus, running_state: NvmlState
+) -> None:
+    until(gpus, both_read)
+    gpus.pause("the GPU Operator asks for the devices")
+    paused = until(gpus, lambda seen: bool(seen.fault))
+    assert "every device is let go" in paused.fault
+    assert paused.paused
+    assert [(gpu.health, draw(gpu), gpu.identity is not None) for gpu in paused.gpus] == [
+        (Health.UNRESPONSIVE, None, True)
+    ] * 2
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()
+    gpus.resume()
+    until(gpus, lambda seen: not seen.paused and not seen.fault and both_read(seen))
+
+
+def test_a_node_that_is_paused_from_the_start_is_never_opened(running_state: NvmlState) -> None:
+    node = NodeGpus(SAMPLE_SECONDS)
+    node.pause("the GPU Operator asks for the devices")
+    node.start()
+    assert until(node, lambda seen: bool(seen.paused)).gpus == ()
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()
+    node.resume()
+    until(node, both_read)
+    node.stop()
+    node.join(CEILING_SECONDS)
+
+
+def test_a_pause_that_a_hanging_call_blocks_names_the_gpu(
+    gpus: NodeGpus, running_state: NvmlState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.agent.node._FAREWELL_SECONDS", 0.05)
+    until(gpus, both_read)
+    faults.hang(running_state, 1, Target.POWER)
+    until(gpus, lambda seen: seen.gpus[0].taken_at - seen.gpus[1].taken_at > 5 * SAMPLE_SECONDS)
+    gpus.pause("the GPU Operator asks for the devices")
+    assert "a call hangs (gpu-1)" in until(gpus, lambda seen: bool(seen.fault)).fault
+    faults.clear(running_state, 1, Target.POWER)
+    until(gpus, lambda seen: "every device is let go" in seen.fault)
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()
+
+
+def test_an_error_that_the_driver_reports_is_told_at_once_and_counts(gpus: NodeGpus, running_state: NvmlState) -> None:
+    until(gpus, both_read)
+    for code in (31, 119):
+        faults.raise_event(running_state, 1, code)
+    seen = until(gpus, lambda seen: len(seen.gpus[1].xids) == 2)
+    assert [xid.code for xid in seen.gpus[1].xids] == [119, 31]
+    assert seen.gpus[0].xids == ()
+    marked = until(gpus, lambda seen: seen.gpus[1].health is Health.NEEDS_RESET).gpus[1]
+    assert "XID 119" in marked.message
+    assert draw(marked) == 500
+
+
+def test_an_error_is_forgotten_once_the_gpu_was_reset(gpus: NodeGpus, running_state: NvmlState) -> None:
+    until(gpus, lambda seen: both_read(seen) and ((seen.gpus[1].reading or Reading()).energy_joules or 0) > 100)
+    faults.raise_event(running_state, 1, 119)
+    until(gpus, lambda seen: seen.gpus[1].health is Health.NEEDS_RESET)
+    faults.reset_energy(running_state, 1)
+    until(gpus, lambda seen: seen.gpus[1].health is Health.HEALTHY and not seen.gpus[1].xids)
+
+
+def test_errors_of_other_gpus_are_heard_while_one_is_lost_and_its_own_once_it_is_back(
+    gpus: NodeGpus, running_state: NvmlState
+) -> None:
+    until(gpus, both_read)
+    faults.lose(running_state, 0)
+    until(gpus, lambda seen: seen.gpus[0].health is Health.LOST)
+    heard = 0
+    while not until(gpus, lambda seen: True).gpus[1].xids:
+        # What comes while the set is made anew is not heard, by NVML's own rules.
+        heard += 1
+        assert heard < 1000
+        faults.raise_event(running_state, 1, 31)
+        time.sleep(0.02)
+    faults.find(running_state, 0)
+    until(gpus, lambda seen: seen.gpus[0].health is Health.HEALTHY)
+    while not until(gpus, lambda seen: True).gpus[0].xids:
+        heard += 1
+        assert heard < 1000
+        faults.raise_event(running_state, 0, 43)
+        time.sleep(0.02)
+
+
+def test_a_wait_for_events_that_fails_each_time_backs_off(running_state: NvmlState, nvml: None) -> None:
+    waits = []
+
+    class Failing(XidWatch):
+        def _wait(self, events: object) -> None:
+            waits.append(time.monotonic())
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    watch = Failing(2, XidLog(), lambda uuid: None)
+    watch.start()
+    time.sleep(0.3)
+    watch.stop()
+    watch.join(CEILING_SECONDS)
+    # 0.01 s, then twice as long each time: five within 0.3 s, where a spinning loop makes thousands.
+    assert 2 <= len(waits) <= 6
+
+
+def test_a_change_of_health_raises_the_alarm(running_state: NvmlState) -> None:
+    alarms = threading.Event()
+    node = NodeGpus(SAMPLE_SECONDS, alarms.set)
+    node.start()
+    until(node, both_read)
+    assert not alarms.is_set()
+    faults.raise_event(running_state, 0, 31)
+    assert alarms.wait(CEILING_SECONDS)
+    node.stop()
+    node.join(CEILING_SECONDS)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -71,6 +71,8 @@ class Agent:
     server: Scripted
     gpus: Gpus
     leave: asyncio.Event
+    alarm: asyncio.Event
+    publisher: Publisher
 
     async def until(self, count: int) -> None:
         """Wait until the server was asked `count` times."""
@@ -89,13 +91,14 @@ async def agent(request: pytest.FixtureRequest) -> AsyncIterator[Agent]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", scripted.handle)
     settings = AgentSettings(node_name="gpu-0", heartbeat_seconds=3600, sample_seconds=0.2)
-    gpus, leave = Gpus(), asyncio.Event()
+    gpus, leave, alarm = Gpus(), asyncio.Event(), asyncio.Event()
     reporter = Reporter(gpus, settings.heartbeat_seconds, "boot", datetime.now(UTC))
     async with TestServer(application) as server:
         access = Access(str(server.make_url("")).rstrip("/"), fixed_token="secret")
         async with GPUNodeClient(access, settings.node_name) as client:
-            publishing = asyncio.create_task(Publisher(client, reporter, settings, FIRST_PAUSE_SECONDS).run(leave))
-            yield Agent(scripted, gpus, leave)
+            publisher = Publisher(client, reporter, settings, FIRST_PAUSE_SECONDS)
+            publishing = asyncio.create_task(publisher.run(leave, alarm))
+            yield Agent(scripted, gpus, leave, alarm, publisher)
             leave.set()
             await asyncio.wait_for(publishing, CEILING_SECONDS)
 
@@ -117,6 +120,18 @@ async def test_a_change_goes_out_but_not_within_a_second_of_the_last(agent: Agen
     first, second = (at for *_, at in agent.server.requests)
     assert second - first >= 0.95
     assert [status["watts"] for status in agent.server.statuses] == [400, 700]
+
+
+async def test_an_alarm_is_published_without_waiting_for_the_next_look(agent: Agent) -> None:
+    await agent.until(1)
+    # Longer than the least pause between two publishes.
+    await asyncio.sleep(1.1)
+    agent.publisher.look_seconds = 3600.0
+    agent.alarm.set()
+    await asyncio.sleep(0.1)
+    agent.gpus.watts = 700.0
+    agent.alarm.set()
+    await agent.until(2)
 
 
 @pytest.mark.parametrize(
