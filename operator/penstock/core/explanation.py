@@ -18,6 +18,7 @@ from penstock.core.fleet import Fleet
 from penstock.core.ledger import Ledger
 from penstock.core.model import Domain, Replica
 from penstock.core.power import budget_watts
+from penstock.core.row import Row
 from penstock.core.table import Table
 from penstock.core.verdicts import Candidate, Decision, Filter, Reason, Waiting
 
@@ -35,6 +36,8 @@ REASONS: Mapping[Filter, Reason] = {
     Filter.BACK_OFF: Reason.BACK_OFF,
 }
 
+MOST_NAMED = 3
+"""Of more GPUs only the first are named."""
 MOST_DOMAINS = 4
 """Of more domains that lack watts only those that lack the fewest are named."""
 
@@ -198,12 +201,21 @@ def _other_model(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterato
     yield f"{number} {_verb(number, 'has', 'have')} other GPUs"
 
 
+def _busy(rows: list[Row]) -> Iterator[str]:
+    """GPUs that work though nobody holds them, by name where the kubelet said who holds the others."""
+    number = sum(row.busy_unallocated_gpus for row in rows)
+    named = [f"{uuid} on {row.view.node.name}" for row in rows for uuid in row.busy_uuids]
+    more = ["…"] if len(named) > MOST_NAMED else []
+    which = f": {', '.join([*named[:MOST_NAMED], *more])}" if named else ""
+    if number:
+        yield f"BusyUnallocatedGPU: {number} busy without a pod{which}"
+
+
 def _too_few_gpus(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
-    busy = sum(fleet.rows[row].busy_unallocated_gpus for row in rows.tolist())
     ailing: Counter[str] = Counter()
     for row in rows.tolist():
         ailing.update(fleet.rows[row].ailments)
-    reasons = [f"BusyUnallocatedGPU: {busy} busy without a pod"] if busy else []
+    reasons = [*_busy([fleet.rows[row] for row in rows.tolist()])]
     reasons += [f"{reason}: {gpus}" for reason, gpus in sorted(ailing.items())]
     told = f" ({', '.join(reasons)})" if reasons else ""
     wanted = table.example.gpus

@@ -4,8 +4,9 @@ Every GPU has a *planned* draw (the p95 over five minutes that its agent measure
 *reservation*; a domain is charged the larger of the two. Where evidence is missing the planned draw becomes the
 *ceiling*, the device's maximum limit with 3 % on top, so that knowing less never costs fewer watts.
 
-Which GPU a pod holds is not known: running pods are booked on the busiest GPUs, pending ones on the coolest others.
-Where reservations differ, the highest goes to the coolest GPU of its group: no other pairing charges more.
+A pod is booked on the GPUs that the kubelet says it holds. Where that is not known, running pods are booked on the
+busiest of the other GPUs; pending ones always on the coolest that are left. Where reservations differ, the highest goes
+to the coolest GPU of its group: no other pairing charges more.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE, OUT_OF_SERVICE_TAINT
+from penstock.api.names import GPU_PRODUCT_LABEL, OUT_OF_SERVICE_TAINT
 from penstock.core.evidence import Evidence, limit_until_at
 from penstock.core.health import ailment
+from penstock.core.holding import holdings, physical_gpus, replicas
 from penstock.core.model import (
     Domain,
     Gpu,
@@ -35,6 +37,9 @@ from penstock.core.model import (
 
 LIMIT_TOLERANCE = 1.03
 """A GPU may pass its limit by this much before it is throttled (NVML's limit is a target, not a fuse)."""
+
+IDLE_SHARE_OF_MAXIMUM = 0.15
+"""The most that a GPU draws with nothing to do: no product of ours idles higher."""
 
 ROUNDING_WATTS = 1e-6
 """More than what floating point loses on a budget, so that a raise which is said to be enough is."""
@@ -70,17 +75,31 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnGpu:
+    """A GPU whose holders are known: who, and how much of it each (1: all of it, alone or in turns with others).
+
+    `hard_watts` is its own enforced limit × 1.03, `idle_watts` the most that it draws with nothing to do.
+    """
+
+    hard_watts: float
+    idle_watts: float
+    holds: tuple[tuple[Hold, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodePower:
     """The GPUs of one node as the power book sees them. Watts, without any overhead.
 
-    `planned_watts` has one entry per GPU, hottest first: those that the agent reports and those that are only
-    allocatable or held. `running` are booked on its head, `pending` on its tail.
+    `planned_watts` has one entry per GPU: first those in `own`, in that order, then hottest first those whose holder
+    is not known, and those that are only allocatable or held. `running` are booked on its head, one for each GPU that
+    running pods hold, `pending` on its tail.
     """
 
     planned_watts: tuple[float, ...] = ()
     hard_watts: float = 0.0
-    """Per GPU: the highest enforced limit of the node × 1.03, since which GPU a pod holds is not known."""
+    """Per GPU whose holder is not known: the highest enforced limit of those × 1.03, since it may be any of them."""
     running: tuple[Hold, ...] = ()
+    own: tuple[OwnGpu, ...] = ()
     pending: tuple[Hold, ...] = ()
     now_watts: float = 0.0
     """The last measured draw."""
@@ -92,13 +111,12 @@ class NodePower:
     @property
     def unheld_watts(self) -> tuple[float, ...]:
         """Planned draw of the GPUs that nobody holds, coolest first."""
-        first, last = len(self.running), len(self.planned_watts) - len(self.pending)
-        return self.planned_watts[first:last][::-1]
+        return self.unstarted_watts[len(self.pending) :]
 
     @property
     def unstarted_watts(self) -> tuple[float, ...]:
         """Planned draw of the GPUs that no running pod holds, coolest first."""
-        return self.planned_watts[len(self.running) :][::-1]
+        return tuple(sorted(self.planned_watts[len(self.running) :]))
 
 
 def node_power(
@@ -117,21 +135,25 @@ def node_power(
     """
     if any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.taints):
         return NodePower()
-    running, pending = _holds(pods, pools)
     gpus = telemetry.gpus if telemetry else ()
     fresh = evidence is Evidence.FRESH
-    ceilings = [_ceiling(gpu, maxima) for gpu in gpus]
-    planned = [_planned(gpu, ceiling, fresh=fresh) for gpu, ceiling in zip(gpus, ceilings, strict=True)]
-    limits = [_limit(telemetry, gpu, ceiling, now_at) for gpu, ceiling in zip(gpus, ceilings, strict=True) if telemetry]
-    silent = max(node.allocatable.get(GPU_RESOURCE, 0), len(running) + len(pending)) - len(gpus)
-    unheard = _unheard_ceiling(node, gpus, maxima)
+    held = holdings(node, telemetry if fresh else None, pods)
+    figures = [(gpu.uuid, _figures(telemetry, gpu, maxima, now_at, fresh=fresh)) for gpu in gpus if telemetry]
+    own = [(uuid, one) for uuid, one in figures if uuid in held.known]
+    others = [one for uuid, one in figures if uuid not in held.known]
+    running, pending = _holds(held.unknown, pools, _others(node, len(gpus), len(own)))
+    silent = max(physical_gpus(node), len(own) + len(running) + len(pending)) - len(gpus)
     if silent > 0:
-        planned += [unheard] * silent
-        limits.append(unheard)
+        unheard = _unheard_ceiling(node, gpus, maxima)
+        others += [_Figures(unheard, unheard, unheard)] * silent
+    known = tuple(_own(one, held.known[uuid], pools) for uuid, one in own)
+    hottest_first = sorted((one.planned_watts for one in others), reverse=True)
+    planned = (*(one.planned_watts for _, one in own), *hottest_first)
     return NodePower(
-        planned_watts=tuple(sorted(planned, reverse=True)),
-        hard_watts=max(limits, default=0.0),
-        running=running,
+        planned_watts=planned,
+        hard_watts=max((one.hard_watts for one in others or [one for _, one in own]), default=0.0),
+        running=(*(one.holds[0][0] for one in known), *running),
+        own=known,
         pending=pending,
         now_watts=sum(gpu.power_watts or 0.0 for gpu in gpus),
         placeable_gpus=sum(_placeable(gpu) for gpu in gpus) if fresh else 0,
@@ -139,10 +161,37 @@ def node_power(
     )
 
 
+class _Figures(NamedTuple):
+    """One GPU in the book."""
+
+    planned_watts: float
+    hard_watts: float
+    ceiling_watts: float
+
+
+def _figures(telemetry: Telemetry, gpu: Gpu, maxima: ProductMaxima, now_at: float, *, fresh: bool) -> _Figures:
+    ceiling = _ceiling(gpu, maxima)
+    return _Figures(_planned(gpu, ceiling, fresh=fresh), _limit(telemetry, gpu, ceiling, now_at), ceiling)
+
+
+def _own(figures: _Figures, holders: Sequence[tuple[Pod, float]], pools: Pools) -> OwnGpu:
+    holds = tuple((pod_hold(pools, pod), share) for pod, share in holders)
+    return OwnGpu(figures.hard_watts, IDLE_SHARE_OF_MAXIMUM * figures.ceiling_watts, holds)
+
+
+def _others(node: Node, heard: int, own: int) -> int | None:
+    """How many GPUs time slices of unknown place can be on at most; None where every pod has GPUs of its own."""
+    return max(physical_gpus(node), heard) - own if replicas(node) > 1 else None
+
+
 def reservation_watts_per_gpu(hold: Hold, power: NodePower, domain: Domain) -> float:
     """What one held GPU reserves in a domain: its enforced limit, or under Statistical what is declared for it."""
+    return _reserved_watts(hold, power.hard_watts, domain)
+
+
+def _reserved_watts(hold: Hold, hard_watts: float, domain: Domain) -> float:
     if domain.guarantee is Guarantee.HARD or hold.declared_watts is None:
-        return power.hard_watts
+        return hard_watts
     return hold.declared_watts
 
 
@@ -160,10 +209,26 @@ def charge_watts(power: NodePower, domain: Domain) -> float:
 
 
 def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
-    """The node's GPUs as `(who holds it, watts charged)`; `None` for those that nobody holds."""
-    running = _pair(power.running, power.planned_watts[: len(power.running)][::-1], power, domain)
+    """The node's GPUs as `(who holds it, watts charged)`, an entry for each who shares one; `None`: nobody holds it."""
+    held, known = len(power.running), min(len(power.own), len(power.running))
+    own = zip(power.own[:known], power.planned_watts[:known], strict=True)
+    running = _pair(power.running[known:], power.planned_watts[known:held][::-1], power, domain)
     pending = _pair(power.pending, power.unstarted_watts[: len(power.pending)], power, domain)
-    return [*running, *pending, *((None, watts) for watts in power.unheld_watts)]
+    unheld = ((None, watts) for watts in power.unheld_watts)
+    return [*(entry for gpu, planned in own for entry in _share(gpu, planned, domain)), *running, *pending, *unheld]
+
+
+def _share(gpu: OwnGpu, planned_watts: float, domain: Domain) -> Iterable[tuple[Hold | None, float]]:
+    """One GPU among those who hold it: in parts by their size, in turns as one whole GPU and evenly."""
+    reserved = [_reserved_watts(hold, gpu.hard_watts, domain) for hold, _ in gpu.holds]
+    shares = [share for _, share in gpu.holds]
+    if all(share == 1.0 for share in shares):
+        charged = max(*reserved, planned_watts)
+    else:
+        above_idle = (share * max(watts - gpu.idle_watts, 0.0) for share, watts in zip(shares, reserved, strict=True))
+        charged = max(min(gpu.idle_watts + sum(above_idle), max(reserved)), planned_watts)
+    for hold, share in gpu.holds:
+        yield hold, charged * share / sum(shares)
 
 
 def _pair(
@@ -194,6 +259,7 @@ def _holder(hold: Hold | None) -> tuple[HolderKind, str]:
 
 
 def measured_above_declared(
+    node: Node,
     telemetry: Telemetry | None,
     pods: Iterable[Pod],
     pools: Mapping[PoolKey, PlacementRules],
@@ -209,13 +275,19 @@ def measured_above_declared(
     rules = pools.get(next(iter(keys))) if len(keys) == 1 else None
     if telemetry is None or rules is None or rules.declared_watts is None:
         return None
+    drawn = [gpu.planned_watts or _ceiling(gpu, maxima) for gpu in _held_gpus(node, telemetry, running)]
     held = sum(pod.gpus for pod in running)
-    hottest = sorted((gpu.planned_watts or _ceiling(gpu, maxima) for gpu in telemetry.gpus), reverse=True)[:held]
-    measured = sum(hottest) / held
+    measured = sum(sorted(drawn, reverse=True)[:held]) / held
     declared = min(rules.declared_watts / pod.gpus for pod in running)
     if not declared < measured < math.inf:
         return None
     return next(iter(keys)), MEASURED_STEP_WATTS * math.ceil(measured / MEASURED_STEP_WATTS)
+
+
+def _held_gpus(node: Node, telemetry: Telemetry, running: Sequence[Pod]) -> Sequence[Gpu]:
+    """The GPUs that may be theirs: all, unless the kubelet lists every one of these pods with its own."""
+    held = holdings(node, telemetry, running)
+    return telemetry.gpus if held.unknown else [gpu for gpu in telemetry.gpus if gpu.uuid in held.known]
 
 
 def pod_hold(pools: Pools, pod: Pod) -> Hold:
@@ -245,13 +317,20 @@ def started(pod: Pod) -> bool:
     return bool(pod.node) and pod.phase is not Phase.PENDING
 
 
-def _holds(pods: Iterable[Pod], pools: Pools) -> tuple[tuple[Hold, ...], tuple[Hold, ...]]:
+def _holds(pods: Iterable[Pod], pools: Pools, gpus: int | None) -> tuple[tuple[Hold, ...], tuple[Hold, ...]]:
+    """Running and pending, one entry for each GPU; of time slices (`gpus` is given) no more than there are GPUs."""
     running: Counter[Hold] = Counter()
     pending: Counter[Hold] = Counter()
     for pod in pods:
-        if pod.gpus:
-            (running if started(pod) else pending)[pod_hold(pools, pod)] += pod.gpus
-    return tuple(running.elements()), tuple(pending.elements())
+        (running if started(pod) else pending)[pod_hold(pools, pod)] += pod.gpus
+    if gpus is None:
+        return tuple(running.elements()), tuple(pending.elements())
+    on = sorted(running.elements(), key=_dearest_first)[:gpus]
+    return tuple(on), tuple(sorted(pending.elements(), key=_dearest_first)[: gpus - len(on)])
+
+
+def _dearest_first(hold: Hold) -> tuple[float, str]:
+    return -math.inf if hold.declared_watts is None else -hold.declared_watts, f"{hold.holder} {hold.foreign}"
 
 
 def _ceiling(gpu: Gpu, maxima: ProductMaxima) -> float:

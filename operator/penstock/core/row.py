@@ -12,6 +12,7 @@ from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from penstock.core.affinity import CORDON
 from penstock.core.evidence import Evidence, fresh_until_at, judge, limit_until_at
 from penstock.core.health import ailments, is_hot
+from penstock.core.holding import holdings, replicas
 from penstock.core.model import Amounts, Domain, Guarantee, Node, PlacementRules, Pod, PoolKey, Telemetry
 from penstock.core.power import (
     HolderKind,
@@ -72,6 +73,8 @@ class Row:
     free_gpus: int
     allocatable_gpus: int
     busy_unallocated_gpus: int
+    busy_uuids: tuple[str, ...]
+    """The UUIDs of those, where the kubelet said who holds the others."""
     products: frozenset[str]
     gpu_memory_bytes: int
     taken_ports: frozenset[HostPort]
@@ -111,7 +114,7 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
     domains = context.tree.chain(node)
     charging = context.tree.rules(domains)
     free = _free(view)
-    busy = _busy_unallocated(view)
+    busy, busy_uuids = _busy_unallocated(view)
     gpus = telemetry.gpus if telemetry else ()
     return Row(
         view=view,
@@ -121,6 +124,7 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
         free_gpus=_free_gpus(view, free, power, busy),
         allocatable_gpus=node.allocatable.get(GPU_RESOURCE, 0),
         busy_unallocated_gpus=busy,
+        busy_uuids=busy_uuids,
         products=frozenset(gpu.product for gpu in gpus) or frozenset((node.labels.get(GPU_PRODUCT_LABEL, ""),)),
         gpu_memory_bytes=min((gpu.memory_total_bytes for gpu in gpus), default=0),
         taken_ports=frozenset(port for pod in view.pods for port in pod.host_ports),
@@ -144,7 +148,7 @@ def build_row(view: NodeView, context: Context, now_at: float) -> Row:
 def measured(
     view: NodeView, pools: Mapping[PoolKey, PlacementRules], maxima: ProductMaxima
 ) -> tuple[PoolKey, float] | None:
-    return measured_above_declared(view.telemetry, view.pods, pools, maxima)
+    return measured_above_declared(view.node, view.telemetry, view.pods, pools, maxima)
 
 
 def _guarantee(rule: Domain) -> Guarantee:
@@ -184,19 +188,26 @@ def _free(view: NodeView) -> Amounts:
     return free
 
 
-def _busy_unallocated(view: NodeView) -> int:
+def _busy_unallocated(view: NodeView) -> tuple[int, tuple[str, ...]]:
     """GPUs that work or hold memory beyond those of the pods that run here: somebody else's process is on them."""
     if view.telemetry is None:
-        return 0
+        return 0, ()
+    if view.telemetry.pods is not None:
+        named = view.telemetry.unallocated_in_use
+        # A pod that started after the kubelet was last asked may be what works there.
+        unlisted = holdings(view.node, view.telemetry, view.pods).unknown
+        busy = max(0, len(named) - sum(pod.gpus for pod in unlisted if started(pod)))
+        return busy, named if busy else ()
     busy = sum(
         (gpu.activity_percent or 0.0) >= BUSY_ACTIVITY_PERCENT or gpu.memory_used_bytes >= BUSY_MEMORY_BYTES
         for gpu in view.telemetry.gpus
     )
-    return max(0, busy - sum(pod.gpus for pod in view.pods if started(pod)))
+    return max(0, busy - sum(pod.gpus for pod in view.pods if started(pod))), ()
 
 
 def _free_gpus(view: NodeView, free: Amounts, power: NodePower, busy_unallocated: int) -> int:
     """What is allocatable and not allocated, less what is unhealthy, unmeasured or busy with something else."""
     allocatable = view.node.allocatable.get(GPU_RESOURCE, 0)
-    unusable = max(0, allocatable - power.placeable_gpus)
-    return free.get(GPU_RESOURCE, 0) - unusable - busy_unallocated
+    sharing = replicas(view.node)
+    unusable = max(0, allocatable - power.placeable_gpus * sharing)
+    return free.get(GPU_RESOURCE, 0) - unusable - busy_unallocated * sharing
