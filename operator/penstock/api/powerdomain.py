@@ -287,6 +287,8 @@ class BudgetMemory(Model):
     """`spec.budget.confirm` as it was seen last."""
     unconfirmed_watts: Watts | None = None
     """What `spec.budget.confirm` has to be set to before the ladder goes beyond hold."""
+    standing_watts: Watts | None = None
+    """The budget that the ladder goes by until then."""
 
 
 class PowerDomainStatus(Model):

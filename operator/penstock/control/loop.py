@@ -95,7 +95,7 @@ class ControlLoop:
     def turn(self, now_at: float, now_time: float) -> None:
         """One turn at this monotonic and this Unix time."""
         # 1. observe
-        touched = self.picture.look(now_at)
+        touched = self.picture.look(now_at, now_time)
         self.learning.observe(self.picture, now_at, now_time)
         self.rights.observe(self.picture, self.shedder.was_shed, now_time)
         # 2. end what cannot live where it is

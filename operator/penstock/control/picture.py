@@ -5,15 +5,16 @@ Kept by difference: a turn rebuilds only what the cluster state says has changed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
 
-from penstock.cluster.objects import Deployment, DomainObject, PoolObject
+from penstock.cluster.objects import Deployment, PoolObject
 from penstock.cluster.parse import pods as parse_pods
 from penstock.cluster.state import ClusterState, Dirty
+from penstock.control.domains import Domains
 from penstock.core import intent
 from penstock.core.fleet import Fleet, NodeView
 from penstock.core.model import Domain, LearnedWatts, PlacementRules, Pod, PoolKey
@@ -36,8 +37,7 @@ class Picture:
     state: ClusterState
     pools: dict[PoolKey, Pool] = field(default_factory=dict)
     rolls: dict[PoolKey, RollCall] = field(default_factory=dict)
-    domains: dict[str, Domain] = field(default_factory=dict)
-    domain_problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
+    power: Domains = field(default_factory=Domains)
     fleet: Fleet = field(default_factory=lambda: Fleet.build((), {}, (), (), {}, 0.0))
     before: Fleet = field(default_factory=lambda: Fleet.build((), {}, (), (), {}, 0.0))
     """The fleet as it was at the last look: where the departed still had their watts."""
@@ -45,13 +45,22 @@ class Picture:
     learned: dict[PoolKey, tuple[LearnedWatts, ...]] = field(default_factory=dict)
     """What counts of what was learned; a change marks the pool dirty."""
 
-    def look(self, now_at: float) -> frozenset[PoolKey]:
+    @property
+    def domains(self) -> Mapping[str, Domain]:
+        """The power domains of which something is in force."""
+        return self.power.current
+
+    def look(self, now_at: float, now_time: float) -> frozenset[PoolKey]:
         """Take in what changed; the pools that it touches, those that ended included."""
         dirty = self.state.take_dirty()
         self.before = self.fleet
         touched = self._look_at_pools(dirty)
-        self._look_at_domains(dirty)
+        if dirty.domains:
+            self.power.look(self.state.domains, self.fleet, now_time)
+        self.power.keep_time(now_time)
         self._look_at_nodes(dirty, now_at)
+        if self.power.judge(self.fleet, now_time):
+            self.fleet = self.fleet.with_nodes({}, now_at, self.domains.values())
         return touched
 
     # ------------------------------------------------------------------------------------------------------- pools
@@ -135,17 +144,6 @@ class Picture:
         return template
 
     # ----------------------------------------------------------------------------------------------- domains, nodes
-
-    def _look_at_domains(self, dirty: Dirty) -> None:
-        if not dirty.domains:
-            return
-        domains = {name: self._domain(found) for name, found in sorted(self.state.domains.items())}
-        self.domain_problems = {name: self.state.domains[name].problems for name in domains}
-        self.domains = {name: domain for name, domain in domains.items() if domain}
-
-    def _domain(self, found: DomainObject) -> Domain | None:
-        # An edit that today's rules refuse is no order: the last valid budget stays in force.
-        return intent.domain(found.name, found.spec) if found.spec else self.domains.get(found.name)
 
     def _look_at_nodes(self, dirty: Dirty, now_at: float) -> None:
         changed = {name: self._view(name) for name in dirty.nodes}

@@ -260,11 +260,12 @@ class Reporter:
             facts = domain_status.DomainFacts(
                 name=name,
                 generation=found.generation,
-                problems=scene.picture.domain_problems.get(name, ()),
+                problems=scene.picture.power.problems.get(name, ()),
                 statement=statements.get(name),
                 rights=tuple(right for right in scene.rights if right.domain == name),
                 now_time=scene.now_time,
-                ladder=scene.ladders.status(name, scene.now_at, before.ladder),
+                ladder=scene.ladders.status(name, before.ladder, statements.get(name), scene.now_at),
+                standing=scene.picture.power.standings.get(name),
             )
             after = domain_status.domain_status(facts, before)
             self._domains[name] = after

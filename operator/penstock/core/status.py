@@ -61,6 +61,8 @@ class Outcome(StrEnum):
     ACCEPTED = "Accepted"
     REFUSED_BY_API = "RefusedByApiServer"
     JOINED = "NoOverlap"
+    INHERITED = "InheritedNodes"
+    NEEDS_CONFIRMATION = "NeedsConfirmation"
 
 
 @dataclass(frozen=True, slots=True)

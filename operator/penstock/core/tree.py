@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from penstock.core.affinity import selects
 from penstock.core.model import Domain, Node
+from penstock.core.pool import Problem
 from penstock.core.scheduling import Operator
 
 
@@ -121,6 +122,60 @@ def grow(domains: Sequence[Domain]) -> Tree:
         _by_name={name: tuple(found) for name, found in by_name.items()},
         _by_search=tuple(by_search),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a domain is to hang, and the domains that were above it before, the nearest first."""
+
+    parent: str
+    before: tuple[str, ...] = ()
+
+
+def settle(places: Mapping[str, Place]) -> tuple[dict[str, str], dict[str, Problem]]:
+    """Each domain's parent in force (empty: none), and what is wrong with the one that it names.
+
+    Where a parent does not exist or would close a circle, the nearest that was above before and still exists stays.
+    """
+    problems = {name: _unknown(place) for name, place in places.items() if place.parent not in {"", *places}}
+    wanted = {name: place.parent for name, place in places.items()}
+    for name in _circling(wanted):
+        problems[name] = _circle(wanted, name)
+    parents = {name: _nearest(places, name) if name in problems else parent for name, parent in wanted.items()}
+    for name in _circling(parents):
+        parents[name] = ""
+    return parents, problems
+
+
+def _nearest(places: Mapping[str, Place], name: str) -> str:
+    return next((one for one in places[name].before if one in places and one != name), "")
+
+
+def _unknown(place: Place) -> Problem:
+    return Problem(
+        "spec.parent", place.parent, "there is no such PowerDomain: create it, or name the one that is meant"
+    )
+
+
+def _circle(parents: Mapping[str, str], name: str) -> Problem:
+    round_trip = [name, parents[name]]
+    while round_trip[-1] != name:
+        round_trip.append(parents[round_trip[-1]])
+    told = " below ".join(f"PowerDomain/{one}" for one in round_trip)
+    return Problem("spec.parent", parents[name], f"a circle, {told}: take the parent out of the one that is on top")
+
+
+def _circling(parents: Mapping[str, str]) -> list[str]:
+    """The domains that are above themselves."""
+    found = []
+    for name in parents:
+        seen, at = {name}, parents[name]
+        while at in parents and at not in seen:
+            seen.add(at)
+            at = parents[at]
+        if at == name:
+            found.append(name)
+    return found
 
 
 def shape(domain: Domain) -> Domain:

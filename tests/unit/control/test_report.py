@@ -65,7 +65,7 @@ class Desk:
     def turn(self, now: float) -> Told:
         """What one turn hands over."""
         self.listener.told.clear()
-        touched = self.picture.look(now)
+        touched = self.picture.look(now, now)
         self.reporter.report(Scene(self.picture, Plan(), {}, (), self.ladders, touched, now, now))
         return list(self.listener.told)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,16 +11,16 @@ import builders as a
 from penstock.core import book, placement
 from penstock.core.fleet import Fleet
 from penstock.core.model import Domain, Guarantee, PlacementRules
-from penstock.core.tree import grow, same_shape
+from penstock.core.tree import Place, grow, same_shape, settle
 
 IDLE, HARD = 80.0, 721.0
 
 
-def row(name: str, parent: str = "", **changed: object) -> Domain:
+def row(name: str, parent: str = "", **changed: Any) -> Domain:
     return a.domain(name, parent=parent, selector=a.labelled("row", name), **changed)
 
 
-def site(name: str = "site", **changed: object) -> Domain:
+def site(name: str = "site", **changed: Any) -> Domain:
     """A domain that only holds others."""
     return a.domain(name, selector=None, **changed)
 
@@ -155,3 +156,32 @@ def test_domains_of_one_shape_differ_in_budgets_only() -> None:
     assert same_shape(two_rows(), two_rows(a=1.0))
     assert not same_shape(two_rows(), [replace(one, parent="") for one in two_rows()])
     assert not same_shape(two_rows(), two_rows()[:2])
+
+
+PLACES: dict[str, tuple[dict[str, Place], dict[str, str], tuple[str, ...]]] = {
+    "a parent that exists is taken": ({"a": Place("site"), "site": Place("")}, {"a": "site", "site": ""}, ()),
+    "one that does not leaves the one before": (
+        {"a": Place("sight", ("site",)), "site": Place("")}, {"a": "site", "site": ""}, ("a",)),
+    "one that was deleted leaves the next above it": (
+        {"a": Place("hall", ("hall", "site")), "site": Place("")}, {"a": "site", "site": ""}, ("a",)),
+    "one that never existed leaves none": ({"a": Place("sight")}, {"a": ""}, ("a",)),
+    "a circle keeps the shape before it, and both sides say so": (
+        {"a": Place("b", ("b",)), "b": Place("a")}, {"a": "b", "b": ""}, ("a", "b")),
+    "a domain below a circle stays below": (
+        {"a": Place("b", ("b",)), "b": Place("a"), "c": Place("a")}, {"a": "b", "b": "", "c": "a"}, ("a", "b")),
+    "a circle that was one before is cut": (
+        {"a": Place("b", ("b",)), "b": Place("a", ("a",))}, {"a": "", "b": ""}, ("a", "b")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", PLACES)
+def test_where_a_domain_hangs(told: str) -> None:
+    places, parents, wrong = PLACES[told]
+    assert settle(places)[0] == parents
+    assert tuple(settle(places)[1]) == wrong
+
+
+def test_both_sides_of_a_circle_are_named() -> None:
+    _, problems = settle({"a": Place("b"), "b": Place("c"), "c": Place("a")})
+    told = "a circle, PowerDomain/b below PowerDomain/c below PowerDomain/a below PowerDomain/b: take the parent out"
+    assert problems["b"].remedy.startswith(told)
