@@ -70,14 +70,21 @@ class Capping:
         """Per domain, what caps could take off what it has committed."""
         return freeable_watts(self._cappable(fleet, now_at))
 
+    def due(self, fleet: Fleet, now_at: float) -> bool:
+        """Whether it is time to look again, and there is anything to look at: a pool that lets itself be capped, or a
+        limit that is not given back yet.
+        """
+        if now_at - self._looked_at < LOOK_SECONDS:
+            return False
+        opted_in = any(rules.min_cap_watts is not None for rules in fleet.context.pools.rules.values())
+        return opted_in or bool(self._asked) or bool(self._concerned())
+
     # --------------------------------------------------------------------------------------------------------- a turn
 
     def turn(
         self, fleet: Fleet, needs: Mapping[str, Need], rooms: Mapping[str, Room], now_at: float, now_time: float
-    ) -> CapPlan | None:
-        """Plan and write; None where it is too soon to look again."""
-        if now_at - self._looked_at < LOOK_SECONDS:
-            return None
+    ) -> CapPlan:
+        """Plan and write. Call it when it is due."""
         self._looked_at = now_at
         self._recall(now_at)
         self.plan = plan_caps(fleet, self._asked, needs, rooms, now_at)

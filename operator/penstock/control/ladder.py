@@ -20,6 +20,7 @@ from penstock.control.deeds import Deeds
 from penstock.control.picture import Picture
 from penstock.control.shedding import Shedder
 from penstock.core import budget, ladder, pressure, shedding, trimming
+from penstock.core.bound import bound_watts
 from penstock.core.cappable import cappable
 from penstock.core.capping import Need, Room
 from penstock.core.fleet import Fleet
@@ -196,15 +197,16 @@ class Ladders:
     # ---------------------------------------------------------------------------------------------------------- trim
 
     def _trim(self, fleet: Fleet, now_at: float, now_time: float) -> None:
+        if not self.capping.due(fleet, now_at):
+            return
         needs: dict[str, Need] = {}
         rooms: dict[str, Room] = {}
-        for domain, committed in zip(fleet.domains, fleet.committed_watts.tolist(), strict=False):
+        bound = bound_watts(fleet)
+        for domain in fleet.domains:
             name = domain.name
-            known = (self._states[name].stage, self._readings[name], self._settings_of(name), committed)
+            known = (self._states[name].stage, self._readings[name], self._settings_of(name), bound[name])
             needs[name], rooms[name] = trimming.need(domain, *known), trimming.room(domain, *known)
-        plan = self.capping.turn(fleet, needs, rooms, now_at, now_time)
-        if plan is not None:
-            self.deeds.tell_caps(fleet, plan, now_time)
+        self.deeds.tell_caps(fleet, self.capping.turn(fleet, needs, rooms, now_at, now_time), now_time)
 
     # ---------------------------------------------------------------------------------------------------------- shed
 

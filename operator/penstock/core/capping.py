@@ -37,22 +37,22 @@ class CapAsk:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Watts that a domain has to lose at its PDU: of what it draws, and of what it has committed.
+    """Watts that a domain has to lose at its PDU: of what it draws, and of what its limits let it draw.
 
     `urgent`: an emergency, so cappers set limits at once. Infinite watts ask for all that caps can take.
     """
 
     draw_watts: float = 0.0
-    committed_watts: float = 0.0
+    limit_watts: float = 0.0
     urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Watts that a domain may regain at its PDU, of what it draws and of what it has committed."""
+    """Watts that a domain may regain at its PDU: of what it draws, and of what its limits let it draw."""
 
     draw_watts: float = math.inf
-    committed_watts: float = math.inf
+    limit_watts: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +101,14 @@ class _Left:
     """What each domain has yet to lose."""
 
     draw: dict[str, float]
-    committed: dict[str, float]
+    limits: dict[str, float]
 
     @classmethod
     def of(cls, needs: Mapping[str, Need], able: Iterable[Cappable]) -> _Left:
         """The needs, less what is asked for already and not in force yet."""
         left = cls(
             {name: need.draw_watts for name, need in needs.items()},
-            {name: need.committed_watts for name, need in needs.items()},
+            {name: need.limit_watts for name, need in needs.items()},
         )
         for one in able:
             coming = sum(gpu.draw_watts for gpu in one.gpus) - sum(one.draws)
@@ -120,13 +120,13 @@ class _Left:
         for name, factor in one.factors:
             if name in self.draw:
                 self.draw[name] -= factor * draw_watts
-                self.committed[name] -= factor * LIMIT_TOLERANCE * limit_watts
+                self.limits[name] -= factor * LIMIT_TOLERANCE * limit_watts
 
     def wanted(self, one: Cappable) -> tuple[float, float]:
         """What this replica's GPUs should draw less, and by how much less their limits should be together."""
         draw = [self.draw.get(name, 0.0) / factor for name, factor in one.factors]
-        committed = [self.committed.get(name, 0.0) / (factor * LIMIT_TOLERANCE) for name, factor in one.factors]
-        return max(draw, default=0.0), max(committed, default=0.0)
+        limits = [self.limits.get(name, 0.0) / (factor * LIMIT_TOLERANCE) for name, factor in one.factors]
+        return max(draw, default=0.0), max(limits, default=0.0)
 
 
 def _trim(able: Sequence[Cappable], needs: Mapping[str, Need]) -> dict[str, float]:
@@ -134,10 +134,10 @@ def _trim(able: Sequence[Cappable], needs: Mapping[str, Need]) -> dict[str, floa
     left = _Left.of(needs, able)
     lowered: dict[str, float] = {}
     for one in able:
-        draw, committed = left.wanted(one)
-        if one.pod.terminating or (draw <= SAME_WATTS and committed <= SAME_WATTS):
+        draw, limits = left.wanted(one)
+        if one.pod.terminating or (draw <= SAME_WATTS and limits <= SAME_WATTS):
             continue
-        watts = _lower(one, draw, committed)
+        watts = _lower(one, draw, limits)
         if watts is None:
             continue
         lowered[one.pod.uid] = watts
@@ -198,7 +198,7 @@ def _restore(
 
 def _needs(one: Cappable, needs: Mapping[str, Need]) -> bool:
     found = (needs.get(name, Need()) for name, _ in one.factors)
-    return any(need.draw_watts > 0 or need.committed_watts > 0 for need in found)
+    return any(need.draw_watts > 0 or need.limit_watts > 0 for need in found)
 
 
 def _room_after(one: Cappable, watts: float, rooms: Mapping[str, Room]) -> dict[str, Room] | None:
@@ -215,9 +215,9 @@ def _room_after(one: Cappable, watts: float, rooms: Mapping[str, Room]) -> dict[
         room = replace(
             room,
             draw_watts=room.draw_watts - factor * regained,
-            committed_watts=room.committed_watts - factor * LIMIT_TOLERANCE * regained,
+            limit_watts=room.limit_watts - factor * LIMIT_TOLERANCE * regained,
         )
-        if room.draw_watts < 0 or room.committed_watts < 0:
+        if room.draw_watts < 0 or room.limit_watts < 0:
             return None
         after[name] = room
     return after

@@ -145,7 +145,7 @@ def test_a_cap_that_its_capper_refuses_counts_for_nothing(outcome: str) -> None:
 def test_under_hard_the_limits_come_down_though_the_gpus_draw_little() -> None:
     idle = tuple(busy(index, 100) for index in range(4))
     told = report(holds("llama-0", 0, 1), holds("qwen-0", 2, 3), gpus=idle)
-    assert limits(plan(house(told=told), committed_watts=206)) == {"GPU-0": 600, "GPU-1": 600}
+    assert limits(plan(house(told=told), limit_watts=206)) == {"GPU-0": 600, "GPU-1": 600}
 
 
 def test_each_ancestor_gets_what_it_needs_and_a_watt_counts_in_all_of_them() -> None:
@@ -247,7 +247,7 @@ def test_limits_rise_by_a_twentieth_the_highest_priority_first() -> None:
         pytest.param({"uid-llama-0": Asked(500, NOW_AT - 30)}, Room(draw_watts=69), 500, id="not without room to draw"),
         pytest.param({"uid-llama-0": Asked(500, NOW_AT - 30)}, Room(draw_watts=70), 535, id="with room to draw"),
         pytest.param(
-            {"uid-llama-0": Asked(500, NOW_AT - 30)}, Room(committed_watts=70), 500, id="not without room to commit"
+            {"uid-llama-0": Asked(500, NOW_AT - 30)}, Room(limit_watts=70), 500, id="not without room under its limits"
         ),
         pytest.param({"uid-llama-0": Asked(680, NOW_AT - 30)}, None, None, id="at the top the cap ends"),
         pytest.param({"uid-llama-0": Asked(200, NOW_AT)}, None, 300, id="a raised minimum is met at once"),
