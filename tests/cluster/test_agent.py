@@ -183,6 +183,45 @@ def test_a_driver_that_goes_away_is_a_condition_and_comes_back(rig: Rig) -> None
     rig.until("NVML is back", lambda status: ready(status) == ("True", "Sampling"))
 
 
+def test_every_figure_of_a_node_at_rest_has_its_scope_and_its_limits(rig: Rig) -> None:
+    status = rig.until("the accounted watts", lambda status: "accountedWatts" in status["gpus"][0])
+    first = status["gpus"][0]
+    assert first["accountedWatts"] == pytest.approx(IDLE_WATTS, rel=0.15)
+    assert (first["powerScope"], first["persistenceMode"], first["migMode"]) == ("GPU", True, False)
+    limits = [first[f"{kind}LimitWatts"] for kind in ("minimum", "default", "requested", "enforced", "maximum")]
+    assert limits == [200, 700, 700, 700, 700]
+    assert first["thermalMarginCelsius"] > 0
+    assert first["throttledSeconds"]["SwPowerCap"] >= 0
+    assert first["remappedRows"] == {}
+
+
+def test_an_error_that_the_driver_reports_is_published_at_once(rig: Rig) -> None:
+    faults.raise_event(rig.state, 0, 31)
+    listed = rig.until("XID 31", lambda status: [xid["code"] for xid in status["gpus"][0].get("xidErrors", ())] == [31])
+    assert healths(listed) == ["Healthy", "Healthy"]
+    faults.raise_event(rig.state, 0, 119)
+    rig.until("XID 119 counts", lambda status: healths(status) == ["NeedsReset", "Healthy"])
+    faults.reset_energy(rig.state, 0)
+    rig.until("the GPU was reset", lambda status: healths(status) == ["Healthy", "Healthy"])
+
+
+def test_a_pause_of_the_gpu_operator_lets_go_of_every_device(rig: Rig) -> None:
+    label = "nvidia.com/gpu.deploy.device-plugin"
+
+    def set_label(value: str | None) -> None:
+        rig.plane.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"labels": {label: value}}})
+
+    set_label("paused-for-driver-upgrade")
+    paused = rig.until("the pause", lambda status: ready(status) == ("False", "Paused"))
+    assert "every device is let go" in paused["conditions"][0]["message"]
+    assert label in paused["conditions"][0]["message"]
+    assert healths(paused) == ["Unresponsive", "Unresponsive"]
+    later = rig.until("two more heartbeats", lambda status: status["sequence"] >= paused["sequence"] + 2)
+    assert ready(later) == ("False", "Paused")
+    set_label("true")
+    rig.until("the agent is back", lambda status: ready(status) == ("True", "Sampling"))
+
+
 def test_a_gpunode_that_is_deleted_is_made_again(rig: Rig) -> None:
     rig.plane.api.delete(GPU_NODE)
     rig.until("the GPUNode is back", lambda status: status["gpuCount"] == 2)
