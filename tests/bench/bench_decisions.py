@@ -23,6 +23,9 @@ CLASSES = 10
 ROUNDS = 3
 GERMANY = PlacementRules(residency=Residency(restricted=True, allowed_countries=frozenset({"DE", "FR"})))
 SIZES = (1, 2, 4, 8)
+RACKS, LINES, HALLS = 352, 43, 4
+LEAST_TREE_RATIO = 0.8
+"""Decisions under a tree of 400 domains, to those without any."""
 
 
 def fleet_of(nodes: int) -> Fleet:
@@ -31,6 +34,24 @@ def fleet_of(nodes: int) -> Fleet:
         a.node(f"gpu-{at:05}", country=("DE", "FR", "US")[at % 3], labels={"row": str(at % 2)}) for at in range(nodes)
     ]
     return a.fleet(*built, domains=[_row(name, nodes) for name in ("0", "1")])
+
+
+def under_a_tree(nodes: int) -> Fleet:
+    """The same nodes and watts under 400 domains in four levels: a site, its halls, their rows, their racks."""
+    built = [
+        replace(node, labels={**node.labels, "rack": str(at % RACKS)})
+        for at, node in enumerate(row.view.node for row in fleet_of(nodes).rows)
+    ]
+    whole = sum(domain.budget_watts for domain in fleet_of(nodes).domains)
+    racks = [
+        a.domain(
+            f"rack-{at}", whole, selector=a.labelled("rack", str(at)), parent=f"line-{at % LINES}", per_gpu_watt=0.55
+        )
+        for at in range(RACKS)
+    ]
+    lines = [a.domain(f"line-{at}", whole, selector=None, parent=f"hall-{at % HALLS}") for at in range(LINES)]
+    halls = [a.domain(f"hall-{at}", whole, selector=None, parent="site") for at in range(HALLS)]
+    return a.fleet(*built, domains=[*racks, *lines, *halls, a.domain("site", whole, selector=None)])
 
 
 def _row(name: str, nodes: int) -> Domain:
@@ -51,10 +72,10 @@ def ten_classes(count: int) -> list[Replica]:
     return [replace(asked[at % CLASSES], key=f"r-{at:05}", since_time=float(at)) for at in range(count)]
 
 
-def decisions_per_second(fleet: Fleet, replicas: Sequence[Replica]) -> float:
+def decisions_per_second(fleet: Fleet, replicas: Sequence[Replica], rounds: int = ROUNDS) -> float:
     """With each decision's record written out as its pod would carry it; the best of a few rounds."""
     best = 0.0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         started = time.perf_counter()
         plan = placement.plan(fleet, replicas, (), 0.0)
         records = [explanation.decision_text(decision) for decision in plan.decisions]
@@ -97,8 +118,24 @@ def figures(nodes: int) -> list[Figure]:
     ]
 
 
+def tree_figures(nodes: int) -> list[Figure]:
+    """Beside the same fleet without any domain."""
+    replicas = ten_classes(min(nodes // 2, 4_000))
+    flat = a.fleet(*(row.view.node for row in fleet_of(nodes).rows))
+    tree, without, under = under_a_tree(nodes), 0.0, 0.0
+    for _ in range(2 * ROUNDS):  # In turn, so that what else runs on the machine slows both.
+        without = max(without, decisions_per_second(flat, replicas, 1))
+        under = max(under, decisions_per_second(tree, replicas, 1))
+    return [
+        Figure(f"no domain, {nodes:,} nodes", without, "/s"),
+        Figure(f"a tree of {RACKS + LINES + HALLS + 1} domains, {nodes:,} nodes", under, "/s"),
+        Figure("to the rate without", under / without, "", LEAST_TREE_RATIO, at_least=True),
+    ]
+
+
 def main() -> None:
     show("Decisions with explanation, in memory", [figure for nodes in LIMITS for figure in figures(nodes)])
+    show("The same under a tree", [figure for nodes in LIMITS for figure in tree_figures(nodes)])
 
 
 if __name__ == "__main__":
