@@ -42,6 +42,7 @@ class Holders:
         self._resources = resources
         self._energy = EnergyMeter()
         self._idle = IdleDraw()
+        self._in_use: set[str] = set()
         self._unexplained_since: dict[str, float] = {}
 
     def report(self, gpus: Sequence[GpuStatus], now: float) -> PodsReport:
@@ -49,14 +50,19 @@ class Holders:
         measured = [self._measured(gpu) for gpu in gpus]
         if self._resources is None:
             return PodsReport()
+        in_use = {gpu.uuid for gpu in measured if gpu.in_use}
+        if in_use != self._in_use:
+            # Somebody came or left.
+            self._resources.look_again()
+        self._in_use = in_use
         held = self._resources.allocations(now)
         if held is None:
             return PodsReport("Unavailable")
         found = attribute(measured, held)
         joules = self._energy.add(measured, found, now)
-        in_use = self._unexplained(found.unallocated_in_use, self._resources, now)
+        unexplained = self._unexplained(found.unallocated_in_use, self._resources.listed_at, now)
         pods = tuple(_pod_status(pod, shares, joules[pod]) for pod, shares in found.pods.items())
-        return PodsReport("Read", pods, round(found.idle_watts, 1), in_use)
+        return PodsReport("Read", pods, round(found.idle_watts, 1), unexplained)
 
     def _measured(self, gpu: GpuStatus) -> MeasuredGpu:
         return MeasuredGpu(
@@ -72,15 +78,13 @@ class Holders:
             ),
         )
 
-    def _unexplained(self, uuids: tuple[str, ...], resources: HeldDevices, now: float) -> tuple[str, ...]:
+    def _unexplained(self, uuids: tuple[str, ...], listed_at: float, now: float) -> tuple[str, ...]:
         """GPUs that have worked without a pod for longer than both activity and the kubelet's list may lag behind."""
         self._unexplained_since = {uuid: self._unexplained_since.get(uuid, now) for uuid in uuids}
-        if any(since >= resources.listed_at for since in self._unexplained_since.values()):
-            resources.look_again()
         return tuple(
             uuid
             for uuid, since in self._unexplained_since.items()
-            if since < resources.listed_at and now - since >= UNEXPLAINED_SECONDS
+            if since < listed_at and now - since >= UNEXPLAINED_SECONDS
         )
 
 
