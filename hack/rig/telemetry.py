@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from penstock.api.names import API_VERSION, GPU_PRODUCT_LABEL, GPU_RESOURCE
@@ -39,6 +39,8 @@ class Figures:
     changes: Object = field(default_factory=dict)
     status_changes: Object = field(default_factory=dict)
     silent: bool = False
+    behind_seconds: float = 0.0
+    """How far the node's clock is behind."""
 
     @classmethod
     def idle(cls, product: str, gpus: int) -> "Figures":
@@ -47,7 +49,7 @@ class Figures:
 
     def status(self, name: str, sequence: int, heartbeat_seconds: float) -> Object:
         readings = [{**self._reading(name, index), **self.changes} for index in range(len(self.watts))]
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        now = (datetime.now(UTC) - timedelta(seconds=self.behind_seconds)).isoformat().replace("+00:00", "Z")
         return {
             "heartbeatSeconds": heartbeat_seconds,
             "sequence": sequence,
@@ -127,6 +129,7 @@ class Publisher:
         health: Sequence[str] | None = None,
         changes: Mapping[str, Any] | None = None,
         status_changes: Mapping[str, Any] | None = None,
+        behind_seconds: float | None = None,
     ) -> None:
         """Change what a node says, and publish it at once.
 
@@ -139,6 +142,7 @@ class Publisher:
         figures.health = list(health or figures.health)
         figures.changes = {**figures.changes, **(changes or {})}
         figures.status_changes = {**figures.status_changes, **(status_changes or {})}
+        figures.behind_seconds = figures.behind_seconds if behind_seconds is None else behind_seconds
         self.publish(node)
 
     def silence(self, node: str) -> None:

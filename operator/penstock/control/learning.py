@@ -88,8 +88,11 @@ class Learning:
 
     def written(self, key: PoolKey) -> tuple[Written, ...]:
         """What the pool's status says of it."""
-        memory = self._pools.get(key)
-        return memory.written if memory else ()
+        memory, found = self._pools.get(key), self.state.pools.get(key)
+        if memory:
+            return memory.written
+        # A pool that came since the last look: its status keeps what it says.
+        return _said(found.status) if found else ()
 
     def _take_up(self, picture: Picture, now_time: float) -> None:
         for key in self._pools.keys() - picture.pools.keys():
@@ -129,10 +132,14 @@ class Learning:
 
 
 def _recalled(uid: str, status: Mapping[str, Any], now_time: float) -> _Memory:
-    try:
-        written = _read((status.get("power") or {}).get("learned") or ())
-    except ValidationError:
-        # An older version's status that cannot be read any more says nothing: learning begins anew.
-        written = ()
+    written = _said(status)
     newest = max((one.updated.timestamp() for one in written), default=now_time)
     return _Memory(uid, learned_of(written), written=written, written_time=min(newest, now_time))
+
+
+def _said(status: Mapping[str, Any]) -> tuple[Written, ...]:
+    try:
+        return _read((status.get("power") or {}).get("learned") or ())
+    except ValidationError:
+        # An older version's status that cannot be read any more says nothing: learning begins anew.
+        return ()

@@ -17,12 +17,25 @@ def _says(**changes: object) -> Lie:
     return lambda factory: factory.telemetry.set("de-0", changes=changes)
 
 
+def _repeats_the_other_node(factory: Factory) -> None:
+    path = "/apis/penstock.dev/v1alpha1/gpunodes/de-1"
+    gpus = [
+        {**gpu, "powerWatts": 75.0, "powerP95Watts": 75.0, "activityPercent": 0.0}
+        for gpu in factory.plane.api.get(path)["status"]["gpus"]
+    ]
+    factory.telemetry.set("de-0", status_changes={"gpus": gpus})
+
+
 def _says_of_itself(**changes: object) -> Lie:
     return lambda factory: factory.telemetry.set("de-0", status_changes=changes)
 
 
 LIES: dict[str, Lie] = {
     "watts below zero": _says(powerWatts=-5.0),
+    "watts of nothing": _says(powerWatts=0.0),
+    "the GPUs of another node": _repeats_the_other_node,
+    "GPUs that hang in one call": _says(health="Unresponsive", powerWatts=None, activityPercent=None),
+    "a heartbeat that would keep it fresh for an hour": _says_of_itself(heartbeatSeconds=3_600),
     "a planned draw of nothing": _says(powerP95Watts=0.0),
     "an enforced limit above the device's own": _says(enforcedLimitWatts=5_000.0),
     "an enforced limit of almost nothing": _says(enforcedLimitWatts=1.0),
@@ -64,10 +77,81 @@ def test_an_agent_that_goes_back_in_time_is_stale_until_it_has_caught_up(factory
     factory.wait_running("llama", 1, SOON_SECONDS)
 
 
+def test_an_agent_that_repeats_its_sequence_is_stale_however_often_it_speaks(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.domain("everything", 500_000, {})
+    factory.telemetry.set("de-0", status_changes={"sequence": 9_000_000_000})
+    wait_for("it is stale", lambda: stale_nodes(factory) == 1, 2 * PATIENCE_SECONDS)
+    factory.pool("llama")
+    assert factory.wait_waiting("llama", "TelemetryStale")
+
+
+def test_a_clock_that_is_set_back_two_hours_makes_no_node_better_and_freezes_none(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.domain("everything", 500_000, {})
+    factory.telemetry.set("de-0", behind_seconds=7_200)
+    wait_for("it is doubted", lambda: stale_nodes(factory) == 1, SOON_SECONDS)
+    factory.pool("llama")
+    factory.wait_running("llama", 1)
+    factory.telemetry.silence("de-0")
+    wait_for("and it grows stale like any other", lambda: stale_nodes(factory) == 1, 2 * PATIENCE_SECONDS)
+
+
+def test_a_terminating_pod_that_still_draws_keeps_its_gpus_and_its_watts(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.domain("everything", 500_000, {})
+    factory.pool("llama", gpus=8, pod={"terminationGracePeriodSeconds": 12})
+    (running,) = factory.wait_running("llama", 1)
+    factory.telemetry.set("de-0", watts=[600.0] * 8, activity_percent=[90.0] * 8)
+    reserved = 8 * 1.03 * 700 * 1.55
+    wait_for("its watts are booked", lambda: committed(factory) > reserved - 10, SOON_SECONDS)
+    factory.plane.api.delete(f"/api/v1/namespaces/default/pods/{running['metadata']['name']}")
+    assert factory.wait_waiting("llama", "InsufficientGPUs")
+    factory.stays("its watts stay booked", lambda: committed(factory) > reserved - 10, 8)
+    uid = running["metadata"]["uid"]
+    wait_for("it is gone", lambda: uid not in {pod["metadata"]["uid"] for pod in factory.pods("llama")}, 60)
+    factory.stays("what goes on drawing is charged", lambda: committed(factory) >= 8 * 600 * 1.55 - 10, 3)
+    wait_for("it is told", lambda: "BusyUnallocatedGPU" in str(factory.status("llama").get("waiting")), SOON_SECONDS)
+    factory.telemetry.set("de-0", watts=[80.0] * 8, activity_percent=[0.0] * 8)
+    factory.wait_running("llama", 1)
+
+
+def test_a_static_pod_that_took_gpus_past_every_gate_is_charged_and_named(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.domain("everything", 500_000, {})
+    server = {"name": "server", "image": "server:1", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    metadata = {"name": "static-de-0", "namespace": "default", "annotations": {"kubernetes.io/config.mirror": "abc"}}
+    spec = {"nodeName": "de-0", "terminationGracePeriodSeconds": 0, "containers": [server]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    factory.plane.api.create("/api/v1/namespaces/default/pods", pod)
+
+    def is_named() -> bool:
+        holders = factory.domain_status("everything").get("holders", [])
+        return any(one["name"] == "default/static-de-0" and one["watts"] > 8 * 700 for one in holders)
+
+    wait_for("it is named with its watts", is_named, PATIENCE_SECONDS)
+    factory.pool("llama", gpus=1)
+    assert factory.wait_waiting("llama", "InsufficientGPUs")
+
+
+def committed(factory: Factory) -> float:
+    watts: float = factory.domain_status("everything").get("committedWatts", 0.0)
+    return watts
+
+
 def test_energy_that_stands_still_under_load_is_no_evidence(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.domain("everything", 500_000, {})
     factory.telemetry.set("de-0", watts=[500.0] * 8, changes={"energyJoules": 1_000_000})
+    wait_for("it is not believed", lambda: stale_nodes(factory) == 1, PATIENCE_SECONDS)
+    factory.pool("llama")
+    assert factory.wait_waiting("llama", "TelemetryStale")
+
+
+def test_watts_that_stand_still_while_the_energy_rises_are_no_evidence(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.domain("everything", 500_000, {})
+    factory.telemetry.set("de-0", watts=[600.0] * 8, changes={"powerWatts": 75.0, "powerP95Watts": 75.0})
     wait_for("it is not believed", lambda: stale_nodes(factory) == 1, PATIENCE_SECONDS)
     factory.pool("llama")
     assert factory.wait_waiting("llama", "TelemetryStale")

@@ -132,6 +132,17 @@ def test_what_the_next_report_cannot_say(seconds: float, sequence: int, gpu: Cha
     assert bool(said) == bool(expected)
 
 
+def test_a_clock_that_is_set_back_two_hours_is_doubted_once_and_freezes_nothing() -> None:
+    heard = hear(report(0, 100, sampledAt="2026-11-20T02:00:00Z"), None, now=1000.0, age_seconds=None)
+    said = []
+    for beat in (1, 2, 3):
+        energy = {"energyJoules": 1_000_000 + 4_000 * beat}
+        heard = hear(report(10 * beat, 100 + beat, energy), heard, now=1000.0 + 10 * beat, age_seconds=None)
+        said.append(heard.telemetry.contradiction)
+    assert said == ["sampledAt went back by 7190.0 s", "", ""]
+    assert heard.telemetry.heard_at == 1030.0, "the age is ours: a clock that is behind makes nothing older"
+
+
 def test_watts_that_lie_low_are_held_against_the_energy() -> None:
     low = {"powerWatts": 80.0, "powerP95Watts": 80.0}
     before = hear(report(0, 100, low), None, now=1000.0, age_seconds=None)

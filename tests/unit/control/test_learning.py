@@ -155,9 +155,14 @@ def test_a_node_that_is_not_believed_teaches_nothing() -> None:
     assert desk.written == []
 
 
+def test_a_pool_that_came_since_the_last_look_keeps_what_its_status_says() -> None:
+    desk = Desk(status(7))
+    assert desk.written == [("h1", 500.0, 7 * 8_640)]
+
+
 def test_a_pool_that_is_gone_is_forgotten() -> None:
     desk = Desk(status(7))
     desk.draws(100.0)
-    del desk.picture.pools[a.POOL]
+    del desk.picture.pools[a.POOL], desk.state.pools[a.POOL]
     desk.draws(100.0)
     assert (desk.in_force, desk.written) == ((), [])
