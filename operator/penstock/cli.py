@@ -112,26 +112,36 @@ def release(
     *,
     everything: Annotated[bool, typer.Option("--all", help="Lift every gate, law kept, and take it away.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only say what waits and what carries the gate.")] = False,
+    caps: Annotated[
+        bool, typer.Option("--caps", help="Ask for no power limit any more, and see them given back.")
+    ] = False,
+    wait_seconds: Annotated[float, typer.Option("--wait", min=1, help="With --caps: seconds to wait for it.")] = 180,
     force: Annotated[bool, typer.Option("--force", help="Go on although an operator leads.")] = False,
     output: Output = Format.TABLE,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """Hand everything back to kube-scheduler, restarting nothing. Scale the operator to zero first.
+    """Hand everything back, restarting nothing: to kube-scheduler its pods, to GPUs the limits that they had before.
+
+    Scale the operator to zero first.
 
     Exit code: 0 nothing of ours is left (with --check: nothing at all), 1 something is, 2 wrong usage.
     """
-    if everything == check:
-        raise InvalidInput("penstock release", "--all --check" if check else "", "say either --all or --check")
+    said = [flag for flag, given in (("--all", everything), ("--check", check), ("--caps", caps)) if given]
+    if len(said) != 1:
+        raise InvalidInput("penstock release", " ".join(said), "say one of --all, --check and --caps")
 
-    from penstock.control import release, session
+    from penstock.control import release, release_caps, session
 
     settings = read(Settings, kubeconfig=kubeconfig, context=context)
-    target = session.Target(kubeconfig, context)
-    answer = asyncio.run(
-        release.check(target) if check else release.release_all(target, settings.namespace, force=force)
-    )
-    release.show(answer, output.value)
+    target, namespace = session.Target(kubeconfig, context), settings.namespace
+    if caps:
+        answer = asyncio.run(release_caps.release_caps(target, namespace, wait_seconds=wait_seconds, force=force))
+        release.show(answer, output.value, release_caps.AFTERWARDS)
+    else:
+        work = release.check(target) if check else release.release_all(target, namespace, force=force)
+        answer = asyncio.run(work)
+        release.show(answer, output.value)
     raise typer.Exit(answer.exit_code)
 
 

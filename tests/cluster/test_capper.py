@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -200,6 +204,41 @@ def test_the_kill_switch_of_a_node_gives_its_limits_back(rig: Rig) -> None:
     status = rig.until("the limit is back", lambda status: rig.limits(status) == [700, 700])
     rig.until("the capper says that it is off", lambda status: status["capper"]["mode"] == "Off")
     assert rig.plane.api.get(GPU_NODE)["spec"]["caps"], status
+
+
+# --------------------------------------------------------------------------------------------------------- off-ramp
+
+
+def release(rig: Rig, *arguments: str) -> tuple[int, list[Object]]:
+    """`penstock release --caps` by a member of the break-glass group."""
+    ben = rig.plane.user("ben", ("penstock:break-glass",))
+    command = (sys.executable, "-m", "penstock", "release", "--caps", *arguments, "-o", "json")
+    answer = subprocess.run(
+        command, env={**os.environ, "KUBECONFIG": str(ben)}, capture_output=True, text=True, check=False
+    )
+    return answer.returncode, json.loads(answer.stdout)["objects"]
+
+
+def test_release_takes_every_ask_back_and_waits_until_the_limits_are_there_again(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400), rig.cap(1, 400))
+    rig.until("both are capped", lambda status: rig.limits(status) == [400, 400])
+    code, objects = release(rig)
+    assert code == 0, objects
+    assert [rig.state.read(index).requested_limit_mw for index in range(2)] == [700_000, 700_000]
+    assert "before the first cap" in objects[0]["says"]
+    assert rig.plane.api.get(GPU_NODE)["spec"]["caps"] == []
+    assert list(rig.cappers.notes(NODE).iterdir()) == []
+
+
+def test_release_says_of_a_capper_that_is_gone_what_is_left_to_do(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
+    rig.until("the capper says so", lambda status: rig.capped(status).get(rig.uuids[0]) == ("Applied", ""))
+    rig.cappers.stop(NODE)
+    code, objects = release(rig, "--wait", "2")
+    assert code == 1
+    assert "does not answer" in objects[0]["says"]
+    rig.cappers.start(NODE)
 
 
 # ----------------------------------------------------------------------------------------------------- who may write

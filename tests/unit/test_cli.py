@@ -60,8 +60,8 @@ USAGE = {
     "explain without a pool": (("explain",), "aipool/NAME"),
     "explain of another kind": (("explain", "pod/x"), "pod/x"),
     "explain of a name that no object can have": (("explain", "aipool/Llama_70B"), "aipool/Llama_70B"),
-    "release without saying which": (("release",), "either --all or --check"),
-    "release both ways": (("release", "--all", "--check"), "either --all or --check"),
+    "release without saying which": (("release",), "one of --all, --check and --caps"),
+    "release both ways": (("release", "--all", "--check"), "one of --all, --check and --caps"),
     "an unknown output": (("explain", "aipool/x", "-o", "xml"), "xml"),
     "no kubeconfig anywhere": (("explain", "aipool/x"), "--kubeconfig"),
     "a kubeconfig that is not there": (
@@ -103,8 +103,9 @@ def test_anything_else_is_no_pool(written: str) -> None:
         pool_name(written)
 
 
-def test_the_agent_loads_neither_kopf_nor_the_kubernetes_client_nor_numpy() -> None:
-    program = "import sys, json, penstock.__main__, penstock.agent.process; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize("process", ("agent", "capper"))
+def test_what_runs_on_a_node_loads_neither_kopf_nor_the_kubernetes_client_nor_numpy(process: str) -> None:
+    program = f"import sys, json, penstock.__main__, penstock.{process}.process; print(json.dumps(sorted(sys.modules)))"
     answer = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in json.loads(answer.stdout)}
     assert loaded & {"kopf", "kubernetes", "numpy", "prometheus_client"} == set()

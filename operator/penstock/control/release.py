@@ -59,7 +59,7 @@ async def release_all(target: Target, namespace: str, *, force: bool) -> Answer:
     lines: list[Line] = []
     async with connect(target) as client:
         if not force:
-            await _refuse_while_led(client, namespace)
+            await refuse_while_led(client, namespace)
         for round_number in range(ROUNDS):
             found = plan(await observe(client))
             if not found.errands:
@@ -104,7 +104,8 @@ class _Lease(msgspec.Struct):
     spec: _LeaseSpec
 
 
-async def _refuse_while_led(client: KubeClient, namespace: str) -> None:
+async def refuse_while_led(client: KubeClient, namespace: str) -> None:
+    """Raises PenstockError while an operator holds the Lease."""
     try:
         body = await client.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE_NAME}")
     except NotFound:
@@ -113,7 +114,7 @@ async def _refuse_while_led(client: KubeClient, namespace: str) -> None:
     age_seconds = (datetime.now(UTC) - lease.renew_time).total_seconds()
     if lease.holder_identity and age_seconds < lease.lease_duration_seconds:
         raise PenstockError(
-            f"operator {lease.holder_identity} leads (Lease {namespace}/{LEASE_NAME}) and would put every gate back: "
+            f"operator {lease.holder_identity} leads (Lease {namespace}/{LEASE_NAME}) and would undo it: "
             f"scale it to zero first (kubectl -n {namespace} scale deployment penstock-operator --replicas=0), "
             "wait until its Lease ends, or say --force"
         )
@@ -178,24 +179,24 @@ def _of_others(left: OffRamp) -> list[Line]:
     return adopted + [Line(f"pod/{pod.name} -n {pod.namespace}", lawless, done=False) for pod in left.unlawful]
 
 
-def show(answer: Answer, output: str) -> None:
-    """Print the report as a table, JSON or YAML."""
+def show(answer: Answer, output: str, afterwards: str = AFTERWARDS) -> None:
+    """Print the report as a table, JSON or YAML; `afterwards` is said below a table."""
     content: dict[str, Any] = {"objects": [asdict(line) for line in answer.lines], "left": answer.exit_code != 0}
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(content)).decode())
     elif output == "yaml":
         print(yaml.safe_dump(content, sort_keys=False), end="")
     else:
-        _table(answer)
+        _table(answer, afterwards)
 
 
-def _table(answer: Answer) -> None:
+def _table(answer: Answer, afterwards: str) -> None:
     console = Console(soft_wrap=True)
     if not answer.lines:
-        console.print("nothing waits and nothing carries the gate")
+        console.print("nothing is left")
         return
     table = Table("", "OBJECT", "WHAT", box=None, pad_edge=False)
     for line in answer.lines:
         table.add_row("done" if line.done else "left", line.object, line.says)
     console.print(table)
-    console.print(f"\n{AFTERWARDS}")
+    console.print(f"\n{afterwards}")
