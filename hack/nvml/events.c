@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define EVENT_POLL_MILLISECONDS 50
+#define EVENT_POLL_MILLISECONDS 100
 #define NOT_ATTRIBUTABLE 0xFFFFFFFFu
 
 

@@ -25,12 +25,12 @@ class Accounted:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """From one sample to the next. `counted` is None where the counter proves nothing, `sensed` where the sensor."""
+    """From one sample to the next. Where only one of counter and sensor proves something, both say what it says."""
 
     until: float
     seconds: float
-    counted_joules: float | None
-    sensed_joules: float | None
+    counted_joules: float
+    sensed_joules: float
 
 
 class EnergyWindow:
@@ -42,6 +42,7 @@ class EnergyWindow:
     def __init__(self, highest_watts: float | None = None) -> None:
         self._highest_watts = highest_watts
         self._spans: deque[_Span] = deque()
+        self._seconds = self._counted_joules = self._sensed_joules = 0.0
         self._last: tuple[float, float | None, float | None] | None = None
 
     def add(self, at: float, joules: float | None, watts: float | None) -> bool:
@@ -51,24 +52,34 @@ class EnergyWindow:
             return False
         seconds = at - before[0]
         counted = self._counted(before[1], joules, seconds)
-        self._spans.append(_Span(at, seconds, counted, _sensed(before[2], watts, seconds, counted)))
-        while self._spans[0].until <= at - HORIZON_SECONDS:
-            self._spans.popleft()
+        sensed = _sensed(before[2], watts, seconds, counted)
+        if counted is not None or sensed is not None:
+            self._take(_Span(at, seconds, _either(counted, sensed), _either(sensed, counted)))
+        while self._spans and self._spans[0].until <= at - HORIZON_SECONDS:
+            self._take_back(self._spans.popleft())
         return before[1] is not None and joules is not None and joules < before[1]
 
     def accounted(self) -> Accounted | None:
         """Over the last minute, or since the first sample; None before ten seconds are known."""
-        known = [span for span in self._spans if span.counted_joules is not None or span.sensed_joules is not None]
-        seconds = sum(span.seconds for span in known)
-        if seconds < LEAST_SECONDS:
+        if self._seconds < LEAST_SECONDS:
             return None
-        counted = sum(_either(span.counted_joules, span.sensed_joules) for span in known) / seconds
-        sensed = sum(_either(span.sensed_joules, span.counted_joules) for span in known) / seconds
+        counted, sensed = self._counted_joules / self._seconds, self._sensed_joules / self._seconds
         larger = max(counted, sensed)
-        gap_percent = 100 * abs(counted - sensed) / larger if larger else 0.0
+        gap_percent = 100 * abs(counted - sensed) / larger if larger > 0 else 0.0
         if gap_percent <= CONFLICT_PERCENT:
-            return Accounted(counted)
+            return Accounted(max(counted, 0.0))
         return Accounted(larger, gap_percent)
+
+    def _take(self, span: _Span) -> None:
+        self._spans.append(span)
+        self._seconds += span.seconds
+        self._counted_joules += span.counted_joules
+        self._sensed_joules += span.sensed_joules
+
+    def _take_back(self, span: _Span) -> None:
+        self._seconds -= span.seconds
+        self._counted_joules -= span.counted_joules
+        self._sensed_joules -= span.sensed_joules
 
     def _counted(self, before: float | None, joules: float | None, seconds: float) -> float | None:
         if before is None or joules is None or joules < before:

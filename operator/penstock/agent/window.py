@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 
 HORIZON_SECONDS = 300.0
@@ -35,21 +36,27 @@ class PowerWindow:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque()
+        self._draws: list[float] = []
+        """The same draws, lowest first."""
         self._idle_samples = 0
 
     def add(self, at: float, watts: float, *, idle: bool) -> None:
         """Take one sample; `idle` says that nobody holds the GPU and that it draws what an idle one does."""
         self._idle_samples = self._idle_samples + 1 if idle else 0
         self._samples.append((at, watts))
+        insort(self._draws, watts)
         while self._samples[0][0] <= at - HORIZON_SECONDS:
-            self._samples.popleft()
+            self._forget_oldest()
         if self._idle_samples == SAMPLES_TO_RESTART:
             while len(self._samples) > SAMPLES_TO_RESTART:
-                self._samples.popleft()
+                self._forget_oldest()
 
     def p95_watts(self) -> float | None:
         """Nearest-rank 95th percentile; None without samples."""
-        if not self._samples:
+        if not self._draws:
             return None
-        draws = sorted(watts for _, watts in self._samples)
-        return draws[math.ceil(PERCENTILE * len(draws)) - 1]
+        return self._draws[math.ceil(PERCENTILE * len(self._draws)) - 1]
+
+    def _forget_oldest(self) -> None:
+        _, watts = self._samples.popleft()
+        del self._draws[bisect_left(self._draws, watts)]
