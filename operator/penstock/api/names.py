@@ -33,6 +33,9 @@ SUBDIVISION_LABEL = "penstock.dev.node-restriction.kubernetes.io/subdivision"
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 """On a node: the product as GPU Feature Discovery writes it, such as `NVIDIA-H200`."""
 
+GPU_REPLICAS_LABEL = "nvidia.com/gpu.replicas"
+"""On a node: how many pods may share each GPU in time, by GPU Feature Discovery."""
+
 GPU_RESOURCE = "nvidia.com/gpu"
 
 POWER_LIMIT_LABEL = "penstock.dev/gpu.power.limit"

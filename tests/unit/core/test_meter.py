@@ -81,7 +81,7 @@ def test_a_pool_has_the_watts_of_the_gpus_that_its_pods_hold() -> None:
     found = pools(one_node(a.telemetry(gpus=gpus, pods=(held,)), "llama-1"))[a.POOL]
     assert found.watts == Watts(now=500.0, planned=510.0, accounted=500.0)
     assert dict(found.by_attribution) == {"Exact": 500.0}
-    assert (found.limit_watts, found.reserved_watts) == (600.0, 721.0)
+    assert (found.limit_watts, found.reserved_watts) == (600.0, 618.0)
 
 
 def test_of_a_shared_gpu_each_pool_has_its_part() -> None:
