@@ -106,7 +106,7 @@ class Site:
         api: Any = SimpleNamespace(patch=self._patch, evict=self._evict)
         listener: Any = SimpleNamespace(post=lambda *_: None)
         acts = Acts(api, self.state, self.metrics, lambda: None)
-        deeds = Deeds(self.state, listener)
+        deeds = Deeds(self.state, listener, self.metrics)
         capping = Capping(self.state, acts, _at_once, lambda: "test/1")
         self.ladders = Ladders(self.state, deeds, Shedder(self.state, acts, _at_once, deeds), capping)
         self._build()

@@ -14,6 +14,7 @@ from penstock.core.fleet import Fleet
 from penstock.core.ladder import LadderState, Stage
 from penstock.core.shedding import Candidate
 from penstock.core.status import utc
+from penstock.metrics import Metrics
 
 MOST_ACTIONS = 32
 
@@ -24,6 +25,7 @@ class Deeds:
 
     state: ClusterState
     events: Events
+    metrics: Metrics
     version: int = 0
     """Rises with everything that is told."""
     _actions: dict[str, deque[LadderAction]] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Deeds:
 
     def _note(self, domain: str, action: LadderAction) -> None:
         self.version += 1
+        self.metrics.ladder_actions.labels(domain, action.action).inc()
         self._actions.setdefault(domain, deque(maxlen=MOST_ACTIONS)).appendleft(action)
 
     def _post(self, domain: str, severity: Severity, reason: str, note: str) -> None:

@@ -144,7 +144,7 @@ class Operator:
 
     def _control_loop(self, acting: Acting) -> ControlLoop:
         acts = Acts(self.client, self.state, self.metrics, self.state.wake.set)
-        deeds = Deeds(self.state, self.events)
+        deeds = Deeds(self.state, self.events, self.metrics)
         capping = Capping(self.state, acts, acting.spawn, lambda: self.elector.fence)
         return ControlLoop(
             state=self.state,

@@ -58,7 +58,7 @@ class Desk:
         nothing: Any = None  # No act is tried here, so there is no API server.
         acts = Acts(nothing, self.state, metrics, lambda: None)
         spawn: Spawn = lambda _: None  # noqa: E731  nothing is spawned here
-        deeds, capping = Deeds(self.state, writer), Capping(self.state, acts, spawn, lambda: "")
+        deeds, capping = Deeds(self.state, writer, metrics), Capping(self.state, acts, spawn, lambda: "")
         self.ladders = Ladders(self.state, deeds, Shedder(self.state, acts, spawn, deeds), capping)
         self.reporter = Reporter(self.state, writer, writer, acts, metrics, Settings())
 
