@@ -1,0 +1,183 @@
+"""Behaviour of the tree of domains and of budgets that move: every ancestor binds, cuts wait, mistakes are caught."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet
+from penstock.api.meta import rfc3339
+from rig.api import ApiError
+from rig.waiting import wait_for
+
+Object = dict[str, Any]
+ROW_A, ROW_B = {"row": "a"}, {"row": "b"}
+PLENTY = 100_000
+CUT_SECONDS = 30.0
+
+
+def two_rows(factory: Factory, *, site_watts: float = PLENTY) -> None:
+    """A node in each of two rows that have plenty, under a site that only holds them."""
+    factory.add([*fleet("DE", labels=ROW_A), *fleet("FR", labels=ROW_B)])
+    factory.apply("PowerDomain", "site", {"budget": {"watts": site_watts}})
+    factory.domain("row-a", PLENTY, ROW_A, parent="site")
+    factory.domain("row-b", PLENTY, ROW_B, parent="site")
+    wait_for("the site's account", lambda: factory.domain_status("site").get("nodes") == 2, SOON_SECONDS)
+
+
+def site_tight(factory: Factory) -> float:
+    """Leave the site what it has committed and no watt more; that budget."""
+    settled = wait_for("the idle draw is heard", lambda: _settled(factory), PATIENCE_SECONDS)
+    watts = round(settled / 0.9)
+    factory.patch_domain("site", {"budget": {"watts": watts}})
+    wait_for("the budget counts", lambda: factory.domain_status("site")["admissionBudgetWatts"] == watts, SOON_SECONDS)
+    return watts
+
+
+def _settled(factory: Factory) -> float | None:
+    status = factory.domain_status("site")
+    committed: float = status.get("committedWatts", 0.0)
+    return committed if status.get("nodes") == 2 and committed > 0 and not status.get("staleNodes") else None
+
+
+def raise_for(waiting: Object, domain: str) -> int:
+    """By how many watts the domain's budget is to be raised, as the remedy says it."""
+    remedy = re.search(rf"raise PowerDomain/{domain} by (\d+) W", waiting["wouldFit"])
+    assert remedy, waiting["wouldFit"]
+    return int(remedy[1])
+
+
+def soon(seconds: float) -> str:
+    return rfc3339(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def when(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def test_two_pools_race_for_the_last_watts_of_a_parent_whose_children_both_have_room(factory: Factory) -> None:
+    two_rows(factory)
+    tight = site_tight(factory)
+    factory.pool("left", pod={"nodeSelector": ROW_A})
+    factory.pool("right", pod={"nodeSelector": ROW_B})
+    more = [raise_for(factory.wait_waiting(name, "InsufficientPower"), "site") for name in ("left", "right")]
+    # Whoever asks second needs what the first takes too.
+    factory.patch_domain("site", {"budget": {"watts": tight + min(more)}})
+
+    def won() -> list[str]:
+        return [name for name in ("left", "right") if factory.running(name)]
+
+    (winner,) = wait_for("one of them wins", won, PATIENCE_SECONDS)
+    loser = "left" if winner == "right" else "right"
+    waiting = factory.wait_waiting(loser, "InsufficientPower")
+    assert "PowerDomain/site" in waiting["message"]
+    factory.stays("one wins", lambda: won() == [winner], 3)
+    for name in ("site", "row-a", "row-b"):
+        status = factory.domain_status(name)
+        assert status["committedWatts"] <= status["usableWatts"], name
+    assert factory.domain_status("row-a")["ancestors"] == ["site"]
+
+
+def test_a_circle_keeps_the_last_valid_shape_and_both_sides_say_so(factory: Factory) -> None:
+    two_rows(factory)
+    tight = site_tight(factory)
+    factory.patch_domain("site", {"parent": "row-a", "budget": {"watts": PLENTY}})
+    told = factory.wait_condition("site", "Ready", "InvalidSpec", domain=True)["message"]
+    assert "PowerDomain/site" in told
+    assert "PowerDomain/row-a" in told
+    assert "the last valid budget stays in force" in told
+    factory.wait_condition("row-a", "Ready", "InvalidSpec", domain=True)
+    assert factory.domain_status("site")["admissionBudgetWatts"] == tight
+    assert factory.domain_status("row-a")["ancestors"] == ["site"]
+    assert factory.condition("row-b", "Ready", domain=True)["reason"] == "Accepted"
+    factory.pool("left", pod={"nodeSelector": ROW_A})
+    assert "PowerDomain/site" in factory.wait_waiting("left", "InsufficientPower")["message"]
+    factory.patch_domain("site", {"parent": None})
+    factory.wait_running("left", 1)
+
+
+def test_an_unknown_time_zone_or_parent_leaves_the_rest_in_force(factory: Factory) -> None:
+    two_rows(factory)
+    night = {"cron": "0 0 30 2 *", "duration": "8h", "timeZone": "Mars/Phobos", "watts": 1}
+    factory.patch_domain("row-a", {"budget": {"windows": [night]}})
+    told = factory.wait_condition("row-a", "Ready", "InvalidSpec", domain=True)["message"]
+    assert "spec.budget.windows[0].cron: 0 0 30 2 *" in told
+    assert "spec.budget.windows[0].timeZone: Mars/Phobos" in told
+    factory.patch_domain("row-b", {"parent": "sight"})
+    assert "sight" in factory.wait_condition("row-b", "Ready", "InvalidSpec", domain=True)["message"]
+    assert factory.domain_status("row-b")["ancestors"] == ["site"]
+    factory.pool("left", pod={"nodeSelector": ROW_A})
+    factory.wait_running("left", 1)
+
+
+def test_an_announced_budget_holds_admissions_a_quarter_of_an_hour_ahead(factory: Factory) -> None:
+    two_rows(factory)
+    settled = wait_for("the idle draw is heard", lambda: _settled(factory), PATIENCE_SECONDS)
+    far, near = soon(20 * 60), soon(10 * 60)
+    low = {"watts": round(settled / 0.9), "until": soon(3600)}
+    factory.patch_domain("site", {"budget": {**low, "effectiveAt": far}})
+    next_one = wait_for("it is announced", lambda: factory.domain_status("site").get("nextBudget"), SOON_SECONDS)
+    assert next_one == {"watts": low["watts"], "at": far}
+    factory.pool("early", pod={"nodeSelector": ROW_A})
+    factory.wait_running("early", 1)
+    factory.delete_pool("early")
+    factory.patch_domain("site", {"budget": {**low, "effectiveAt": near}})
+    lower = lambda: factory.domain_status("site")["admissionBudgetWatts"] == low["watts"]  # noqa: E731
+    wait_for("admission goes by it", lower, SOON_SECONDS)
+    factory.pool("late", pod={"nodeSelector": ROW_A})
+    waiting = factory.wait_waiting("late", "InsufficientPower")
+    assert "PowerDomain/site" in waiting["message"]
+    assert factory.domain_status("site")["budgetWatts"] == PLENTY
+
+
+def test_a_cut_counts_half_a_minute_after_it_was_seen_and_survives_a_restart(factory: Factory) -> None:
+    two_rows(factory)
+    factory.patch_domain("site", {"budget": {"watts": 60_000}})
+    announced = wait_for("the cut is timed", lambda: factory.domain_status("site").get("nextBudget"), SOON_SECONDS)
+    assert announced["watts"] == 60_000
+    factory.operator.kill()
+    factory.operator.start()
+    factory.operator.wait_ready()
+
+    def counts() -> bool:
+        status = factory.domain_status("site")
+        early = time.time() < when(announced["at"]) - 1.0
+        assert not early or status["budgetWatts"] == PLENTY
+        assert status.get("nextBudget", announced) == announced
+        return bool(status["budgetWatts"] == 60_000)
+
+    wait_for("the cut counts", counts, CUT_SECONDS + 10 * SOON_SECONDS)
+    assert time.time() >= when(announced["at"]) - 1.0
+
+
+def test_an_edit_that_looks_like_a_mistake_stops_at_hold_until_it_is_confirmed(factory: Factory) -> None:
+    two_rows(factory)
+    factory.pool("left", pod={"nodeSelector": ROW_A})
+    factory.wait_running("left", 1)
+    wait_for("the replica is booked", lambda: factory.domain_status("row-a")["committedWatts"] > 1_500, SOON_SECONDS)
+    with pytest.raises(ApiError, match=r"set spec.budget.confirm to the new watts"):
+        factory.patch_domain("row-a", {"budget": {"watts": 10}})
+    # What no schema sees: a margin that leaves next to nothing.
+    factory.patch_domain("row-a", {"marginPercent": 99.9})
+    told = factory.wait_condition("row-a", "Confirmed", "NeedsConfirmation", domain=True)["message"]
+    assert f"set spec.budget.confirm to {PLENTY}" in told
+    factory.stays("nothing running is touched", lambda: len(factory.running("left")) == 1, 5)
+    assert factory.domain_status("row-a")["budgetWatts"] == PLENTY
+    factory.patch_domain("row-a", {"budget": {"confirm": PLENTY}})
+    factory.wait_condition("row-a", "Confirmed", "Accepted", domain=True)
+
+
+def test_the_nodes_of_a_deleted_domain_stay_charged_to_its_parent(factory: Factory) -> None:
+    two_rows(factory)
+    before = wait_for("the idle draw is heard", lambda: _settled(factory), PATIENCE_SECONDS)
+    factory.plane.api.delete(factory.domain_path("row-a"))
+    told = factory.wait_condition("site", "Ready", "InheritedNodes", domain=True)["message"]
+    assert "de-0" in told
+    assert factory.domain_status("site")["nodes"] == 2
+    assert factory.domain_status("site")["committedWatts"] == pytest.approx(before, rel=0.05)
+    factory.domain("row-a", PLENTY, ROW_A, parent="site")
+    factory.wait_condition("site", "Ready", "Accepted", domain=True)
