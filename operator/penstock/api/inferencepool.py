@@ -223,6 +223,7 @@ class PlacedReplica(Model):
     subdivision: Word = ""
     gpus: Count = 0
     watts: Watts | None = None
+    """What it draws, where the kubelet says which GPUs it holds; else what it reserves."""
     reason: Sentence = ""
 
 

@@ -227,8 +227,11 @@ class Reporter:
         )
 
     def _placed(self, pool: Pool, roll: RollCall, fleet: Fleet) -> Iterable[PlacedFact]:
+        drawn: dict[str, Mapping[str, float]] = {}
         for pod in sorted((*roll.pinned, *roll.bound), key=lambda one: one.name):
             node = fleet.node(pod.place) if pod.place else None
+            if node and node.name not in drawn:
+                drawn[node.name] = draw.pod_watts(fleet.rows[fleet.position[node.name]].view)
             yield PlacedFact(
                 pod=pod.name,
                 node=pod.place,
@@ -236,6 +239,7 @@ class Reporter:
                 subdivision=node.subdivision if node else "",
                 gpus=pod.gpus,
                 watts=book.held_watts(fleet, pod),
+                measured_watts=drawn.get(pod.place, {}).get(pod.uid),
                 reason=_reason(pod),
                 lawful=node is None or residency.law(pool.rules.residency, node) is not None,
             )

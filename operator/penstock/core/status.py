@@ -6,7 +6,7 @@ Written for somebody who was woken up: every False says what, why, by how much, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -78,7 +78,7 @@ class WaitingFact:
 
 @dataclass(frozen=True, slots=True)
 class PlacedFact:
-    """One replica on a node. `watts` is what it reserves there."""
+    """One replica on a node. `watts` is what it reserves there, `measured_watts` what it draws as far as known."""
 
     pod: str
     node: str
@@ -88,6 +88,7 @@ class PlacedFact:
     watts: float
     reason: str
     lawful: bool = True
+    measured_watts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> Infer
         ),
         residency=_residency(facts),
         waiting=waiting_groups(facts.waiting),
-        placements=tuple(_placement(one) for one in facts.placed[:MAX_PLACEMENTS]),
+        placements=tuple(_placements(facts.placed[:MAX_PLACEMENTS], before)),
         conditions=conditions(_pool_judgements(facts), before.conditions, pool.generation, facts.now_time),
     )
 
@@ -151,14 +152,23 @@ def _residency(facts: PoolFacts) -> PoolResidency:
     )
 
 
-def _placement(one: PlacedFact) -> PlacedReplica:
+def _placements(placed: Iterable[PlacedFact], before: InferencePoolStatus) -> Iterator[PlacedReplica]:
+    known = {one.pod: one.watts for one in before.placements}
+    for one in placed:
+        if one.measured_watts is None:
+            yield _placement(one, round(one.watts))
+        else:
+            yield _placement(one, steady(known.get(one.pod), one.measured_watts))
+
+
+def _placement(one: PlacedFact, watts: float) -> PlacedReplica:
     return PlacedReplica(
         pod=one.pod,
         node=one.node,
         country=one.country,
         subdivision=one.subdivision,
         gpus=one.gpus,
-        watts=round(one.watts),
+        watts=watts,
         reason=one.reason[:MAX_MESSAGE],
     )
 

@@ -1,4 +1,4 @@
-"""Whose draw it is, added up by hand: the running pods of a node hold its busiest GPUs."""
+"""Whose draw it is, added up by hand: pods hold the GPUs that the kubelet says, else the busiest of the others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import pytest
 
 import builders as a
 from penstock.core.draw import pool_watts
-from penstock.core.model import Phase, Pod, PoolKey, Telemetry
+from penstock.core.model import Phase, Pod, PodGpus, PoolKey, Telemetry
 from penstock.core.row import NodeView
 
 MISTRAL = PoolKey("search", "mistral")
 WATTS = (80.0, 600.0, 400.0, 90.0)
 
 
-def report(*watts: float | None) -> Telemetry:
-    return a.telemetry(gpus=[a.gpu(index, power_watts=one) for index, one in enumerate(watts)])
+def report(*watts: float | None, pods: tuple[PodGpus, ...] | None = None) -> Telemetry:
+    return a.telemetry(gpus=[a.gpu(index, power_watts=one) for index, one in enumerate(watts)], pods=pods)
+
+
+def holds(name: str, uuid: str, watts: float) -> PodGpus:
+    return PodGpus("search", name, (uuid,), watts=watts)
 
 
 def view(*pods: Pod, telemetry: Telemetry | None = report(*WATTS)) -> NodeView:  # noqa: B008  a frozen value
@@ -37,6 +41,28 @@ CASES: dict[str, tuple[tuple[NodeView, ...], Mapping[PoolKey, float]]] = {
     "nodes add up": ((view(a.pod(gpus=1)), view(a.pod(gpus=1))), {a.POOL: 1200.0}),
     "a pod that has not started draws nothing": ((view(a.pod(phase=Phase.PENDING)),), {}),
     "a pod without GPUs draws none of theirs": ((view(a.pod(gpus=0)),), {}),
+    "a pod whose GPUs are known draws what they draw for it": (
+        (view(a.pod("p", gpus=1), telemetry=report(*WATTS, pods=(holds("p", "GPU-0", 80.0),))),),
+        {a.POOL: 80.0},
+    ),
+    "the others hold the busiest of those that are left": (
+        (view(a.pod("p", gpus=1), a.pod("q", gpus=1), telemetry=report(*WATTS, pods=(holds("p", "GPU-1", 600.0),))),),
+        {a.POOL: 1000.0},
+    ),
+    "a pod that shares a GPU draws its part": (
+        (
+            view(
+                a.pod("p", gpus=1),
+                a.pod("q", gpus=1, pool="mistral"),
+                telemetry=report(*WATTS, pods=(holds("p", "GPU-1", 450.0), holds("q", "GPU-1", 150.0))),
+            ),
+        ),
+        {a.POOL: 450.0, MISTRAL: 150.0},
+    ),
+    "a finished pod that is still listed draws nothing for its pool": (
+        (view(telemetry=report(*WATTS, pods=(holds("p", "GPU-1", 600.0),))),),
+        {},
+    ),
     "a node that never spoke is not guessed at": ((view(a.pod(), telemetry=None),), {}),
     "a figure that is missing is none": ((view(a.pod(gpus=2), telemetry=report(None, 300.0)),), {a.POOL: 300.0}),
 }

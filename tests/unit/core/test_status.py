@@ -222,3 +222,16 @@ WATTS = {
 @pytest.mark.parametrize(("before", "measured", "want"), WATTS.values(), ids=WATTS.keys())
 def test_steady(before: float | None, measured: float, want: float) -> None:
     assert steady(before, measured) == want
+
+
+def test_a_replica_shows_what_it_draws_where_that_is_known_and_moves_no_more_often_than_it_matters() -> None:
+    def shown(watts: float | None, before: InferencePoolStatus | None = None) -> InferencePoolStatus:
+        return pool_status(facts(placed=(placed("r-1", measured_watts=watts), placed("r-2"))), before)
+
+    first = shown(800.4)
+    assert [one.watts for one in first.placements] == [800, 1442]
+    assert [one.watts for one in shown(812.0, first).placements] == [800, 1442]
+    assert [one.watts for one in shown(900.0, first).placements] == [900, 1442]
+    assert [one.watts for one in shown(None, first).placements] == [1442, 1442]
+    assert first.power is not None
+    assert first.power.reserved_watts == 2885
