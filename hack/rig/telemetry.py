@@ -41,6 +41,16 @@ class Figures:
     silent: bool = False
     behind_seconds: float = 0.0
     """How far the node's clock is behind."""
+    joules: list[float] = field(default_factory=list)
+    """What each GPU's counter has reached, at `counted_at`."""
+    counted_at: float = field(default_factory=time.monotonic)
+
+    def count_energy(self) -> None:
+        """Let the counters run up to now."""
+        now = time.monotonic()
+        before = self.joules or [0.0] * len(self.watts)
+        self.joules = [sum_ + watts * (now - self.counted_at) for sum_, watts in zip(before, self.watts, strict=False)]
+        self.counted_at = now
 
     @classmethod
     def idle(cls, product: str, gpus: int) -> "Figures":
@@ -48,6 +58,7 @@ class Figures:
         return cls(product, [model.idle_watts] * gpus, [0.0] * gpus, [0] * gpus, ["Healthy"] * gpus)
 
     def status(self, name: str, sequence: int, heartbeat_seconds: float) -> Object:
+        self.count_energy()
         readings = [{**self._reading(name, index), **self.changes} for index in range(len(self.watts))]
         now = (datetime.now(UTC) - timedelta(seconds=self.behind_seconds)).isoformat().replace("+00:00", "Z")
         return {
@@ -79,7 +90,7 @@ class Figures:
             "enforcedLimitWatts": model.maximum_limit_watts,
             "enforcedLimitAgeSeconds": 1,
             "maximumLimitWatts": model.maximum_limit_watts,
-            "energyJoules": round(time.monotonic() * self.watts[index]),
+            "energyJoules": self.joules[index],
             "activityPercent": self.activity_percent[index],
             "activitySource": "GPM",
             "temperatureCelsius": 40,
@@ -136,6 +147,7 @@ class Publisher:
         `changes` replace fields of each GPU's reading and `status_changes` fields of the status: for lies.
         """
         figures = self._figures[node]
+        figures.count_energy()
         figures.watts = list(watts or figures.watts)
         figures.activity_percent = list(activity_percent or figures.activity_percent)
         figures.memory_used_bytes = list(memory_used_bytes or figures.memory_used_bytes)

@@ -19,7 +19,8 @@ from penstock.control.capping import Capping
 from penstock.control.deeds import Deeds
 from penstock.control.picture import Picture
 from penstock.control.shedding import Shedder
-from penstock.core import budget, ladder, pressure, shedding, trimming
+from penstock.core import budget, ladder, ladder_words, pressure, shedding, trimming
+from penstock.core.book import Statement
 from penstock.core.bound import bound_watts
 from penstock.core.cappable import cappable
 from penstock.core.capping import Need, Room
@@ -79,7 +80,9 @@ class Ladders:
     def stages(self) -> Mapping[str, str]:
         return {name: one.stage.value for name, one in self._states.items()}
 
-    def status(self, name: str, now_at: float, previous: LadderStatus | None) -> LadderStatus:
+    def status(
+        self, name: str, previous: LadderStatus | None, statement: Statement | None, now_at: float
+    ) -> LadderStatus:
         """What a domain's status says of all this."""
         found = self._states.get(name, LadderState())
         reachable = self._reachable_watts.get(name)
@@ -87,28 +90,19 @@ class Ladders:
         return LadderStatus(
             stage=found.stage.value,
             since=utc(found.since_time) if found.since_time is not None else None,
-            reason="; ".join(filter(None, (found.reason, self._trouble(name)))),
+            reason="; ".join(filter(None, (found.reason, self._trouble(name, statement)))),
             lowest_reachable_watts=None if reachable is None else steady(before, reachable[0]),
             actions=self.deeds.of(name),
             shed=self.shedder.waiting_from(name),
             evicted_in_hour=self.shedder.moves_in_hour(name, now_at),
         )
 
-    def _trouble(self, name: str) -> str:
-        """What somebody has to do, since nothing more can be done here; whole hundreds of watts, to be steady."""
+    def _trouble(self, name: str, statement: Statement | None) -> str:
+        """What somebody has to do, since nothing more can be done here."""
         if name in self._short_watts:
-            short = math.ceil(self._short_watts[name] / 100) * 100
-            return (
-                f"about {short:,.0f} W more have to go and nobody is left who may be shed now: "
-                "look at what else draws there, at PodDisruptionBudgets, disruption and power.shed of its pools"
-            )
+            return ladder_words.short_of_victims(self._short_watts[name], statement)
         reachable, lowest = self._reachable_watts.get(name, (0.0, 0.0))
-        if reachable <= lowest:
-            return ""
-        return (
-            f"at its lowest it draws about {math.ceil(reachable / 100) * 100:,.0f} W, more than the {lowest:,.0f} W "
-            "that its budget comes down to: allow more to be capped or shed, or take load away"
-        )
+        return ladder_words.unreachable(reachable, lowest) if reachable > lowest else ""
 
     # --------------------------------------------------------------------------------------------------------- a turn
 

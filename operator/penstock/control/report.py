@@ -223,6 +223,7 @@ class Reporter:
             foreign_service=key in self.acts.foreign_services,
             learned=self.learned(key),
             refusal=self.acts.refusals.get(key, ""),
+            shed=scene.ladders.shedder.waiting_of(key),
             now_time=scene.now_time,
         )
 

@@ -121,7 +121,13 @@ def of_shed(waiting: Waiting, ledger: Ledger) -> Waiting:
     short_of_power = any(name in (Filter.POWER_HOLD, Filter.WATTS) for name, _ in waiting.refused)
     if not waiting.replica.shed or not (short_of_power or ledger.held.any()):
         return waiting
-    return replace(waiting, reason=Reason.SHED_BY_POWER, message=f"shed to keep a power budget; {waiting.message}")
+    held = [f"PowerDomain/{domain.name}" for domain in _held_domains(ledger.fleet, ledger, slice(None))]
+    return replace(
+        waiting,
+        reason=Reason.SHED_BY_POWER,
+        message=f"shed to keep a power budget; {waiting.message}",
+        would_fit=waiting.would_fit or (f"wait until {_some(held)} leaves hold" if held else ""),
+    )
 
 
 def unjudged(replica: Replica, fleet: Fleet) -> Waiting:
@@ -228,7 +234,7 @@ def _on_hold(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[st
     yield f"{number} in {_some(held)}, whose draw is near its budget"
 
 
-def _held_domains(fleet: Fleet, ledger: Ledger, rows: Rows) -> list[Domain]:
+def _held_domains(fleet: Fleet, ledger: Ledger, rows: Rows | slice) -> list[Domain]:
     found = set(fleet.columns.domain[rows].ravel().tolist())
     return [domain for at, domain in enumerate(fleet.domains) if at in found and ledger.held[at]]
 

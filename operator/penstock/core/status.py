@@ -109,6 +109,8 @@ class PoolFacts:
     slow_pods: Sequence[str] = ()
     foreign_service: bool = False
     learned: Sequence[LearnedWatts] = ()
+    shed: int = 0
+    """How many of its replicas wait because power domains shed them."""
     refusal: str = ""
     """What the API server answered to our Deployment or Service, if it refused."""
     now_time: float = 0.0
@@ -120,7 +122,7 @@ def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> Infer
     before = previous or InferencePoolStatus()
     return InferencePoolStatus(
         observed_generation=pool.generation,
-        replicas=_counted(pool, roll),
+        replicas=_counted(facts),
         placed_replicas=len(facts.placed),
         ready_replicas=len(roll.ready),
         waiting_replicas=len(facts.waiting),
@@ -137,11 +139,15 @@ def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> Infer
     )
 
 
-def _counted(pool: Pool, roll: RollCall) -> int:
-    """What an autoscaler is told: pods, and those that wait without one, but not a pod that is on its way out."""
+def _counted(facts: PoolFacts) -> int:
+    """What an autoscaler is told: pods, and those that wait without one, but not a pod that is on its way out.
+
+    One that was shed counts before another pod is made in its place, too, or the shed would become the wish.
+    """
+    pool, roll = facts.pool, facts.roll
     if pool.adopts or pool.count is None:
         return roll.active
-    return min(roll.active, pool.count) + pool.left
+    return min(roll.active + max(0, facts.shed - pool.left_shed), pool.count) + pool.left
 
 
 def _residency(facts: PoolFacts) -> PoolResidency:

@@ -224,6 +224,26 @@ def test_steady(before: float | None, measured: float, want: float) -> None:
     assert steady(before, measured) == want
 
 
+SCALED = {
+    "every replica while all is well": (POOL, BOTH, 0, 2),
+    "one that left the count": (replace(POOL, count=1, left=1), RollCall(bound=READY[:1]), 0, 2),
+    "one that was shed, before another pod is made in its place": (POOL, RollCall(bound=READY[:1]), 1, 2),
+    "one that was shed, while its pod waits at the gate": (POOL, ONE, 1, 2),
+    "one that was shed and left the count": (
+        replace(POOL, count=1, left=1, left_shed=1),
+        RollCall(bound=READY[:1]),
+        1,
+        2,
+    ),
+    "what nobody made yet does not count": (POOL, RollCall(bound=READY[:1]), 0, 1),
+}
+
+
+@pytest.mark.parametrize(("pool", "roll", "shed", "want"), SCALED.values(), ids=SCALED.keys())
+def test_what_an_autoscaler_is_told(pool: Pool, roll: RollCall, shed: int, want: int) -> None:
+    assert pool_status(facts(pool=pool, roll=roll, shed=shed), None).replicas == want
+
+
 def test_a_replica_shows_what_it_draws_where_that_is_known_and_moves_no_more_often_than_it_matters() -> None:
     def shown(watts: float | None, before: InferencePoolStatus | None = None) -> InferencePoolStatus:
         return pool_status(facts(placed=(placed("r-1", measured_watts=watts), placed("r-2"))), before)
