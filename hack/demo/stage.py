@@ -1,4 +1,4 @@
-"""The stage: 12 eight-GPU nodes of two products in three countries and two power domains, and Penstock on them."""
+"""The stage: 12 eight-GPU nodes of two products in three countries and rows of racks, and Penstock on them."""
 
 import time
 from collections.abc import Iterator
@@ -14,12 +14,13 @@ from rig.fleet import Object, add_nodes, gpu_node
 from rig.install import Operator, install_chart, start_operator
 from rig.waiting import wait_for
 
-ROW = "facility.example.com/row"
+ROW, RACK = "facility.example.com/row", "facility.example.com/rack"
+NODES_PER_RACK = 2
 SITES = {
-    # country, subdivision: product, row (none in Virginia: a node in no domain has no budget)
+    # country, subdivision: product, row (that of Virginia has no domain before the second act, and so no budget)
     ("DE", "DE-HE"): ("NVIDIA-H200", "a"),
     ("FR", "FR-IDF"): ("NVIDIA-H100-80GB-HBM3", "b"),
-    ("US", "US-VA"): ("NVIDIA-H200", ""),
+    ("US", "US-VA"): ("NVIDIA-H200", "c"),
 }
 NODES_PER_SITE = 4
 SPOKEN_SECONDS = 60
@@ -45,7 +46,7 @@ def nodes() -> list[Object]:
             country=country,
             subdivision=subdivision,
             zone=f"{country.lower()}-{number}",
-            labels={ROW: row} if row else {},
+            labels={ROW: row, RACK: f"{row}{1 + (number - 1) // NODES_PER_RACK}"},
         )
         for (country, subdivision), (product, row) in SITES.items()
         for number in range(1, NODES_PER_SITE + 1)

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from demo.grid import POOLS as GRID_POOLS
+from demo.grid import GridEvent
 from demo.stage import Stage
 from demo.terminal import StoryBroken, Terminal
 from penstock.api.names import POOL_LABEL
@@ -12,7 +14,7 @@ POOLS = "/apis/penstock.dev/v1alpha1/namespaces/{}/inferencepools/{}"
 DOMAIN = "/apis/penstock.dev/v1alpha1/powerdomains/{}"
 EXAMPLES = {("search", "llama-70b"): 4, ("support", "qwen-32b"): 2, ("search", "embedder"): 2}
 LAW = {"llama-70b": {"DE", "FR"}, "qwen-32b": {"DE", "FR"}, "embedder": {"DE"}, "mixtral": {"DE"}}
-WAITING_POOLS = {"mixtral", "tokyo"}
+WAITING_POOLS = {"mixtral", "tokyo", "night-batch"}
 WATTS_FOR_ONE = 6000
 """Room for one replica of four H200, not for two."""
 PLACED_SECONDS = 30.0
@@ -34,8 +36,16 @@ class Story:
         self.why_these_nodes()
         self.a_pool_waits_for_watts()
         self.the_budget_is_raised()
-        self.a_node_is_lost()
-        self.no_node_is_lawful()
+        grid = GridEvent(self._stage, self._terminal)
+        grid.prepare()
+        self._terminal.chapter("A grid event: 30 % less power for a minute, announced shortly before")
+        with grid.watched() as watched:
+            grid.gives_way(watched)
+            # Elsewhere life goes on while the event lasts.
+            self.a_node_is_lost()
+            self.no_node_is_lawful()
+            self._terminal.chapter("The grid event ends, and who gave way comes back")
+            grid.ends(watched)
 
     def pools_are_placed(self) -> None:
         terminal = self._terminal
@@ -116,8 +126,9 @@ class Story:
         return all(self._status(*pool).get("readyReplicas") == number for pool, number in EXAMPLES.items())
 
     def _replicas(self) -> list[Object]:
+        """Of this story; the pools of the grid event have their own."""
         pods = self._api.list("/api/v1/pods", labelSelector=POOL_LABEL)
-        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and _pool(pod) not in GRID_POOLS]
 
     def _placed(self, pool: str) -> int:
         return len([pod for pod in self._replicas() if _pool(pod) == pool and pod["spec"].get("nodeName")])
