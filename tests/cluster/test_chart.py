@@ -113,6 +113,21 @@ def test_the_defaults_install_and_say_what_comes_next(installed: ControlPlane) -
     assert "first" in installed.kubectl("get", "aipool").stdout
 
 
+def test_where_prometheus_is_the_source_no_agent_is_installed(plane: ControlPlane) -> None:
+    where = "telemetry.source=Prometheus,telemetry.prometheus.url=http://prometheus:9090"
+    credentials = "telemetry.prometheus.tokenSecret=reader,telemetry.prometheus.caSecret=authority"
+    rendered = helm(plane, "template", "penstock", CHART, "--set", f"{where},{credentials}")
+    objects = [found for found in yaml.safe_load_all(rendered) if found]
+    assert "DaemonSet" not in {found["kind"] for found in objects}
+    (operator,) = (found for found in objects if found["kind"] == "Deployment")
+    pod = operator["spec"]["template"]["spec"]
+    mounted = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+    assert [(mounted[one["name"]], one["secret"]["secretName"]) for one in pod["volumes"]] == [
+        ("/etc/penstock/prometheus-token", "reader"),
+        ("/etc/penstock/prometheus-ca", "authority"),
+    ]
+
+
 def pods(plane: ControlPlane, component: str) -> list[Object]:
     """The pods of one component that are not about to go."""
     found = plane.api.list(
@@ -162,6 +177,8 @@ def test_agents_run_on_gpu_nodes_alone(installed: ControlPlane) -> None:
         pytest.param(
             ["operator.lease.renewSeconds=15"], "two operators could lead at once", id="a Lease that overlaps"
         ),
+        pytest.param(["telemetry.source=Both"], "/telemetry/source", id="two sources of telemetry"),
+        pytest.param(["telemetry.source=Prometheus"], "prometheus.url must say where", id="a Prometheus nowhere"),
     ),
 )
 def test_a_value_that_means_nothing_is_refused_at_install(plane: ControlPlane, given: list[str], says: str) -> None:

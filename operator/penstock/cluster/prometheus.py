@@ -63,6 +63,7 @@ class PrometheusTelemetry:
         self._answered_at = now()
         self._sampled: dict[str, float] = {}
         self._complaint = ""
+        self._doubts: dict[str, str] = {}
 
     @property
     def age_seconds(self) -> float:
@@ -112,10 +113,19 @@ class PrometheusTelemetry:
                 age_seconds = self._now() - asked_at + evaluated - report.sampled_time
                 self._state.put_report(report.seen, age_seconds, report.contradiction)
                 self._sampled[name] = report.sampled_time
+            self._doubt(name, report.contradiction)
         for name in self._sampled.keys() - self._state.nodes.keys():
             del self._sampled[name]
+            self._doubts.pop(name, None)
             self._state.drop_report(name)
         self._answered_at = self._now()
+
+    def _doubt(self, node: str, doubt: str) -> None:
+        if doubt and not self._doubts.get(node):
+            log.warning("telemetry of node %s is not believed: %s", node, doubt)
+        elif self._doubts.get(node) and not doubt:
+            log.info("telemetry of node %s no longer contradicts itself", node)
+        self._doubts[node] = doubt
 
     def _complain(self, complaint: str) -> None:
         if complaint and complaint != self._complaint:

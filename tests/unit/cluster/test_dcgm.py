@@ -70,7 +70,7 @@ def only(found: Sequence[Report]) -> Report:
 
 def gpu_of(report: Report) -> wire.Gpu:
     assert report.seen.status is not None
-    (gpu,) = report.seen.status.gpus or ()
+    (gpu,) = report.seen.status.gpus or []
     return gpu
 
 
