@@ -54,7 +54,7 @@ def is_hot(gpu: Gpu) -> bool:
         return True
     if gpu.thermal_margin_celsius is None:
         return False
-    coming_celsius = gpu.thermal_margin_celsius + TREND_MINUTES * min(gpu.thermal_trend_celsius, 0.0)
+    coming_celsius = gpu.thermal_margin_celsius + TREND_MINUTES * gpu.thermal_trend_celsius
     return min(gpu.thermal_margin_celsius, coming_celsius) < LEAST_THERMAL_MARGIN_CELSIUS
 
 

@@ -94,6 +94,16 @@ def test_one_that_goes_by_in_between_is_never_written() -> None:
     assert desk.turn(1010.0, SETTLED, gpu=LOST) == []
 
 
+def test_another_trouble_has_to_stand_for_a_while_too() -> None:
+    desk = Desk()
+    held = a.gpu(0, minimum_watts=200.0, default_watts=700.0, requested_limit_watts=900.0)
+    desk.turn(1000.0, SETTLED, gpu=LOST)
+    desk.turn(1009.0, SETTLED, gpu=held)
+    assert desk.turn(1011.0, SETTLED, gpu=held) == []
+    assert desk.turn(1019.0, SETTLED, gpu=held) == ["/api/v1/nodes/n1/status"]
+    assert desk.told == ["Warning CappedElsewhere n1"]
+
+
 def test_a_node_that_says_what_is_so_is_not_written_to() -> None:
     desk = Desk()
     marked = a.node("n1", gpus=1, labels=LABELLED, power_degraded=Mark(True, "GPULost", "GPU 0 is Lost"))

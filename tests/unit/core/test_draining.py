@@ -67,6 +67,12 @@ ENDS: dict[str, tuple[Pool, tuple[Pod, ...], Found, dict[str, bool]]] = {
     "none goes while another is away": (pool(), (A, DOWN, C), (broken(A),), {"a": False}),
     "one that does not serve goes whoever is away": (pool(), (A, DOWN, C), (broken(DOWN),), {"b": True}),
     "and it goes before one that serves": (pool(), (A, DOWN, C), (broken(A), broken(DOWN)), {"b": True, "a": False}),
+    "one that does not serve takes nobody's room": (
+        pool(most=2),
+        (A, DOWN, C),
+        (broken(A), broken(DOWN)),
+        {"b": True, "a": True},
+    ),
     "who may hold it and may not is only told of": (pool(), (A, B, C), (broken(A, certain=False),), {"a": False}),
 }
 

@@ -117,5 +117,9 @@ def test_what_may_pass_by_itself(gpu: Gpu) -> None:
     assert on_broken_gpus([a.pod()], {"gpu-1": report}) == ()
 
 
+def test_a_pod_without_gpus_is_not_meant_though_the_kubelet_said_nothing() -> None:
+    assert on_broken_gpus([a.pod(gpus=0)], {"gpu-1": heard(0, pods=None)}) == ()
+
+
 def test_a_node_that_is_not_believed_moves_nobody() -> None:
     assert on_broken_gpus([a.pod()], {}) == ()

@@ -65,6 +65,12 @@ CHANGES: dict[str, tuple[dict[str, str], Telemetry | None, Evidence, Wanted]] = 
         Evidence.FRESH,
         {},
     ),
+    "and the others of its node are told of all the same": (
+        {},
+        heard(a.gpu(**LIMITED), a.gpu(1, health=GpuHealth.LOST, maximum_watts=None, limit_watts=None)),
+        Evidence.FRESH,
+        {**WRITTEN},
+    ),
     "where one GPU does not tell a limit, none is said of all": (
         {},
         heard(a.gpu(**LIMITED), a.gpu(1, **{**LIMITED, "minimum_watts": None})),
