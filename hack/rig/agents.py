@@ -30,6 +30,9 @@ AGENT_PODS = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=agent"
 LOAD_ANNOTATION = "rig.penstock.dev/load"
 """On a pod: how busy it keeps its GPUs, in [0, 1]."""
 
+STOLEN_ANNOTATION = "rig.penstock.dev/stolen"
+"""On a pod: UUIDs, with commas between, of devices that its processes use though the kubelet gave it none of them."""
+
 DEFAULT_LOAD = 0.85
 STEP_SECONDS = 0.25
 POD_SECONDS = 60
@@ -90,9 +93,12 @@ class RunningPlant:
             name = pod["spec"]["nodeName"]
             if pod["status"].get("phase") == "Running" and name in loads:
                 gpus = podstatus.requested(pod).get(GPU_RESOURCE, 0) // 1000
-                load = float(pod["metadata"].get("annotations", {}).get(LOAD_ANNOTATION, DEFAULT_LOAD))
+                notes = pod["metadata"].get("annotations", {})
+                load = float(notes.get(LOAD_ANNOTATION, DEFAULT_LOAD))
                 devices = given[name]
-                if devices is None and gpus:
+                if STOLEN_ANNOTATION in notes:
+                    loads[name].append(PodLoad(uid, gpus, load, tuple(notes[STOLEN_ANNOTATION].split(","))))
+                elif devices is None and gpus:
                     loads[name].append(PodLoad(uid, gpus, load))
                 elif devices and uid in devices:
                     loads[name].append(PodLoad(uid, gpus, load, tuple(devices[uid])))
