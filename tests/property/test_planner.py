@@ -65,6 +65,8 @@ class World:
     """A small cluster that a seed makes and moves: everything random comes from `dice`."""
 
     dice: random.Random
+    tree_dice: random.Random = field(default_factory=random.Random)
+    """For what is above the rows: dice of its own, so that known histories stay what they are."""
     now_at: float = a.NOW_AT
     nodes: dict[str, Node] = field(default_factory=dict)
     telemetry: dict[str, Telemetry] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class World:
         for at in range(world.dice.randint(1, 5)):
             world.add_node(f"gpu-{at}")
         world.domains = [world.domain(name) for name in ("row-a", "row-b")[: world.dice.randint(0, 2)]]
+        world.grow_tree(random.Random(f"tree {number}"))
         world.pools = {key: world.rules() for key in POOLS}
         for _ in range(world.dice.randint(0, 3)):
             world.add_pod()
@@ -143,6 +146,28 @@ class World:
             overhead_watts=dice.choice((0.0, 200.0)),
             per_gpu_watt=dice.choice((0.0, 0.55)),
         )
+
+    def grow_tree(self, dice: random.Random) -> None:
+        """Put a site, or a hall and a site, above some of the rows."""
+        self.tree_dice = dice
+        levels = dice.choice(((), ("site",), ("hall", "site")))
+        for at, row in enumerate(self.domains):
+            if levels and dice.random() < 0.8:
+                self.domains[at] = replace(row, parent=levels[0])
+        for at, name in enumerate(levels):
+            above = a.domain(
+                name,
+                dice.choice((3_000.0, 10_000.0, 60_000.0)),
+                selector=dice.choice((None, None, a.labelled("rack", "a"), a.EVERY_NODE)),
+                parent="".join(levels[at + 1 : at + 2]),
+                guarantee=dice.choice((Guarantee.HARD, Guarantee.STATISTICAL)),
+                margin=dice.choice((0.0, 0.1)),
+                static_watts=dice.choice((0.0, 300.0)),
+                overhead_watts=dice.choice((0.0, 200.0)),
+                per_gpu_watt=dice.choice((0.0, 0.55)),
+            )
+            self.domains.append(above)
+        self.domains.sort(key=lambda one: one.name)
 
     def rules(self) -> PlacementRules:
         dice = self.dice
@@ -253,6 +278,10 @@ class World:
         self.add_node(name) if known is None else self.nodes.update({name: replace(known, ready=not known.ready)})
 
     def change_budget(self) -> None:
+        dice = self.tree_dice
+        if self.domains and dice.random() < 0.2:
+            at = dice.randrange(len(self.domains))
+            self.domains[at] = replace(self.domains[at], parent=dice.choice(["", "site", "row-a"]))
         if self.domains:
             at = self.dice.randrange(len(self.domains))
             budget = self.domains[at].budget_watts * self.dice.choice((0.5, 2.0))
@@ -351,6 +380,21 @@ def test_no_decision_overcommits_a_node_or_a_budget() -> None:
                 if raised > TOLERANCE_WATTS:
                     allowed = max(after.usable_watts[at], before.committed_watts[at]) + granted[row.name]
                     assert after.committed_watts[at] <= allowed + TOLERANCE_WATTS, row
+
+    over_histories(check)
+
+
+def test_everything_above_a_domain_is_charged_at_least_what_that_domain_is() -> None:
+    def check(number: int) -> None:
+        for world, _, plan in history(number):
+            world.carry_out(plan)
+            fleet = world.fleet()
+            for at, above in enumerate(fleet.context.tree.ancestors):
+                own = fleet.domains[at]
+                alike = [one for one in above if fleet.domains[one].guarantee is own.guarantee]
+                for one in alike:
+                    assert fleet.committed_watts[one] >= fleet.committed_watts[at] - TOLERANCE_WATTS, own.name
+                    assert own.name not in {fleet.domains[up].name for up in above}
 
     over_histories(check)
 
