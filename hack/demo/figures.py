@@ -103,7 +103,7 @@ def _domains(plane: ControlPlane) -> list[tuple[str, str]]:
         status = domain["status"]
         told = (
             f"{status['committedWatts']:.0f} W of {status['usableWatts']:.0f} W usable, "
-            f"budget {domain['spec']['budget']['watts']:.0f} W, draws {status['drawWatts']:.0f} W"
+            f"budget {status['budgetWatts']:.0f} W in force, draws {status['drawWatts']:.0f} W"
         )
         found.append((f"PowerDomain/{domain['metadata']['name']} committed", told))
     return found

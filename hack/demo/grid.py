@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from demo.stage import ROW, Stage, nodes
+from demo.stage import GRID_NODES, Stage
 from demo.terminal import StoryBroken, Terminal
 from penstock.api.names import POOL_LABEL
 from rig.fleet import Object
@@ -98,7 +98,7 @@ class GridEvent:
 
     def __init__(self, stage: Stage, terminal: Terminal) -> None:
         self._stage, self._terminal, self._api = stage, terminal, stage.plane.api
-        self._nodes = [node["metadata"]["name"] for node in nodes() if node["metadata"]["labels"].get(ROW) == "c"]
+
         self._chat_before: set[str] = set()
 
     @contextmanager
@@ -162,7 +162,7 @@ class GridEvent:
 
     def plant_watts(self) -> float:
         """What the row draws by the plant's own truth, overhead included."""
-        return PER_GPU_WATT * sum(self._stage.plant.plant.node_watts(name) for name in self._nodes)
+        return PER_GPU_WATT * sum(self._stage.plant.plant.node_watts(name) for name in GRID_NODES)
 
     # --------------------------------------------------------------------------------------------------- what happened
 

@@ -9,6 +9,7 @@ from io import StringIO
 from demo.figures import Waits, watch_waits
 from rig.agents import Agents, RunningPlant, start_agents, start_plant
 from rig.binaries import obtain, table
+from rig.cappers import start_cappers
 from rig.controlplane import ControlPlane
 from rig.fleet import Object, add_nodes, gpu_node
 from rig.install import Operator, install_chart, start_operator
@@ -23,6 +24,8 @@ SITES = {
     ("US", "US-VA"): ("NVIDIA-H200", "c"),
 }
 NODES_PER_SITE = 4
+GRID_NODES = tuple(f"gpu-us-{number}" for number in range(1, NODES_PER_SITE + 1))
+"""Row c: where the second act is played."""
 SPOKEN_SECONDS = 60
 
 
@@ -65,11 +68,16 @@ def set_stage() -> Iterator[Stage]:
         with _timed(f"{len(fleet)} GPU nodes are Ready"):
             add_nodes(plane, fleet)
         with _timed("helm upgrade --install penstock charts/penstock"):
-            install_chart(plane)
-        with _timed("the plant, and one node agent per GPU node reading NVML"):
+            install_chart(plane, {"capper.enabled": True, "capper.mode": "Enforce"})
+        with _timed(
+            "the plant, one node agent per GPU node reading NVML, and row c's cappers setting limits through it"
+        ):
             plant = stack.enter_context(start_plant(plane))
             agents = start_agents(plane, plant, names)
             stack.callback(agents.stop_all)
+            # Of the cappers only those of the second act's row: twelve more processes are too many for a small machine.
+            cappers = start_cappers(plane, plant, GRID_NODES)
+            stack.callback(cappers.stop_all)
             wait_for("every agent has spoken", lambda: _all_spoken(plane, len(fleet)), SPOKEN_SECONDS, report=False)
         with _timed("the operator leads, under the chart's ServiceAccount"):
             operator = start_operator(plane, keep_running=True)
