@@ -81,6 +81,8 @@ class Acts:
     refusals: dict[PoolKey, str] = field(default_factory=dict)
     """What the API server last answered to a pool's Deployment or Service, while it refuses."""
     foreign_services: set[PoolKey] = field(default_factory=set)
+    leaving: set[str] = field(default_factory=set)
+    """Pods whose eviction was asked for and not refused, by uid: whoever asks next counts them as away."""
 
     # ------------------------------------------------------------------------------------------------------- pods
 

@@ -31,7 +31,6 @@ class Draining:
     broken: Mapping[str, Broken] = field(default_factory=dict)
     """By the pod's uid, as of the last turn."""
     _since_at: dict[str, float] = field(default_factory=dict)
-    _leaving: set[str] = field(default_factory=set)
     _refused: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def verdicts(self, picture: Picture, now_at: float) -> dict[PoolKey, tuple[Verdict, ...]]:
@@ -45,7 +44,7 @@ class Draining:
         self._remember(found, now_at)
         refusals = {uid: Refusal(words, now_at >= again_at) for uid, (words, again_at) in self._refused.items()}
         return {
-            key: draining.off_broken_gpus(picture.pools[key], picture.rolls[key], ripe, self._leaving, refusals)
+            key: draining.off_broken_gpus(picture.pools[key], picture.rolls[key], ripe, self.acts.leaving, refusals)
             for key, members in found.items()
             if (ripe := [one for one in members if now_at - self._since_at[one.pod.uid] >= self.hold_seconds])
         }
@@ -53,7 +52,7 @@ class Draining:
     def _remember(self, found: Mapping[PoolKey, tuple[Broken, ...]], now_at: float) -> None:
         self.broken = {one.pod.uid: one for members in found.values() for one in members}
         self._since_at = {uid: self._since_at.get(uid, now_at) for uid in self.broken}
-        self._leaving &= self.broken.keys()
+        self.acts.leaving &= self.acts.state.pods.keys()
         self._refused = {uid: said for uid, said in self._refused.items() if uid in self.broken}
 
     async def evict(self, verdict: Verdict) -> None:
@@ -63,12 +62,12 @@ class Draining:
         if outcome.leaves:
             self.acts.metrics.deleted_pods.labels(verdict.ending.value).inc()
         else:
-            self._leaving.discard(uid)
+            self.acts.leaving.discard(uid)
             self._refused[uid] = (outcome.message, time.monotonic() + ASK_AGAIN_SECONDS)
 
     def begin(self, verdict: Verdict) -> None:
         """From now on the pod counts as away."""
-        self._leaving.add(verdict.pod.uid)
+        self.acts.leaving.add(verdict.pod.uid)
 
 
 def _believed_and_broken(picture: Picture) -> dict[str, Telemetry]:

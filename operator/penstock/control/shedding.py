@@ -102,7 +102,7 @@ class Shedder:
         return shedding.candidates(picture.fleet, picture.pools, picture.rolls)
 
     def allowance(self, picture: Picture) -> Allowance:
-        return shedding.allowance(picture.pools, picture.rolls, self._asked.keys())
+        return shedding.allowance(picture.pools, picture.rolls, self._asked.keys() | self.acts.leaving)
 
     def coming_watts(self, fleet: Fleet) -> Watts:
         """Per domain, what is on its way off: pods that end, ours or not, are asked to, or are gone unnoticed."""
@@ -155,6 +155,7 @@ class Shedder:
         chosen = shedding.choose(cut, asked, allowed)
         for one in chosen:
             self._asked[one.pod.uid] = _Asked(one, now_at)
+            self.acts.leaving.add(one.pod.uid)
             self._evicted.add(one.pod.uid)
             if not cut.emergency:
                 self._moved_at[cut.domain].append(now_at)
@@ -180,6 +181,7 @@ class Shedder:
     def _forget(self, uid: str) -> None:
         """An eviction that did not happen."""
         self._asked.pop(uid, None)
+        self.acts.leaving.discard(uid)
         self._evicted.discard(uid)
         self._keep(tuple(one for one in self.waiting if one.uid != uid))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import builders as a
@@ -12,7 +12,7 @@ from penstock.control.acts import Eviction, EvictionOutcome
 from penstock.control.draining import ASK_AGAIN_SECONDS, Draining
 from penstock.control.picture import Picture
 from penstock.core.lifecycle import Verdict
-from penstock.core.model import GpuHealth, Owner, PlacementRules, PodGpus
+from penstock.core.model import GpuHealth, Owner, PlacementRules, Pod, PodGpus
 from penstock.core.pool import Pool, Template, roll_call
 from penstock.metrics import Metrics
 
@@ -27,6 +27,8 @@ class Api:
     answer: EvictionOutcome = EvictionOutcome(Eviction.ACCEPTED)
     asked: list[str] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
+    state: ClusterState = field(default_factory=ClusterState)
+    leaving: set[str] = field(default_factory=set)
 
     async def evict(self, pod: Any) -> EvictionOutcome:
         self.asked.append(pod.name)
@@ -39,18 +41,17 @@ class Desk:
         acts: Any = self.api
         self.draining = Draining(acts, hold_seconds=10.0)
         self.picture = Picture(ClusterState())
-        pool = Pool(a.POOL, "uid", 1, desired=1, rules=PlacementRules(), template=Template(), count=1)
-        self.pool = Pool(
-            **{**{name: getattr(pool, name) for name in Pool.__slots__}, "replica_sets": frozenset({"rs-1"})}
-        )
+        rules, sets = PlacementRules(), frozenset({"rs-1"})
+        self.pool = Pool(a.POOL, "uid", 1, desired=1, rules=rules, template=Template(), count=1, replica_sets=sets)
 
-    def turn(self, now_at: float, *, broken: bool = True, **heard: Any) -> list[Verdict]:
+    def turn(self, now_at: float, *others: Pod, broken: bool = True, **heard: Any) -> list[Verdict]:
         """One turn: what is decided, and carried out."""
         health = GpuHealth.LOST if broken else GpuHealth.HEALTHY
         pod = a.pod(gpus=1, owner=SET, ready=True)
+        self.api.state.pods = {one.uid: one for one in (pod, *others)}
         report = a.telemetry(gpus=[a.gpu(0, health=health)], pods=LISTED, **{"heard_at": now_at, **heard})
         self.picture.fleet = a.fleet(a.node(gpus=1), telemetries=[report], pods=[pod], now_at=now_at)
-        self.picture.pools, self.picture.rolls = {a.POOL: self.pool}, {a.POOL: roll_call(self.pool, [pod])}
+        self.picture.pools, self.picture.rolls = {a.POOL: self.pool}, {a.POOL: roll_call(self.pool, [pod, *others])}
         found = [one for members in self.draining.verdicts(self.picture, now_at).values() for one in members]
         for one in found:
             if one.delete:
@@ -87,6 +88,17 @@ def test_a_report_that_is_stale_or_contradicts_itself_moves_nobody() -> None:
     for now_at in (1000.0, 1020.0, 1040.0):
         assert desk.turn(now_at, heard_at=now_at - 31.0) == []
         assert desk.turn(now_at, contradiction="energy stands still") == []
+    assert desk.api.asked == []
+
+
+def test_a_replica_that_is_being_shed_counts_as_away() -> None:
+    desk = Desk()
+    desk.pool = replace(desk.pool, desired=2)
+    other = a.pod("pod-2", gpus=1, owner=SET, ready=True)
+    desk.api.leaving.add(other.uid)
+    desk.turn(1000.0, other)
+    (told,) = desk.turn(1010.0, other)
+    assert "as many are away" in told.message
     assert desk.api.asked == []
 
 
