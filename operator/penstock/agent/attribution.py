@@ -91,6 +91,8 @@ class Attribution:
     pods: Mapping[PodName, tuple[PodShare, ...]]
     idle_watts: float
     unallocated_in_use: tuple[str, ...]
+    owners: Mapping[str, frozenset[PodName]]
+    """By the UUID of each GPU that anybody holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def attribute(gpus: Sequence[MeasuredGpu], allocations: Iterable[Allocation]) ->
             left -= share.portion
         idle_watts += max(left, 0.0) * (gpu.watts or 0.0)
     in_use = tuple(gpu.uuid for gpu in gpus if gpu.uuid not in held and gpu.in_use)
-    return Attribution({pod: tuple(one) for pod, one in sorted(shares.items())}, idle_watts, in_use)
+    owners = {uuid: frozenset(one.pod for one in holdings) for uuid, holdings in held.items()}
+    return Attribution({pod: tuple(one) for pod, one in sorted(shares.items())}, idle_watts, in_use, owners)
 
 
 def _by_gpu(gpus: Sequence[MeasuredGpu], allocations: Iterable[Allocation]) -> Mapping[str, list[_Holding]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +12,9 @@ from penstock.agent.report import GpuStatus, PodStatus
 
 UNEXPLAINED_SECONDS = 5.0
 """A GPU that works for so long though no pod holds it is in use by somebody else: longer than activity lags behind."""
+
+
+OwnedBy = Callable[[Mapping[str, frozenset[PodName]], float], None]
 
 
 class HeldDevices(Protocol):
@@ -36,10 +39,14 @@ class PodsReport:
 
 
 class Holders:
-    """Keeps what is summed up over time: joules of each pod, the lowest draw of each GPU. `resources` None: off."""
+    """Keeps what is summed up over time: joules of each pod, the lowest draw of each GPU. `resources` None: off.
 
-    def __init__(self, resources: HeldDevices | None) -> None:
+    `owned_by` is told who holds which GPU (by UUID) whenever the kubelet was heard.
+    """
+
+    def __init__(self, resources: HeldDevices | None, owned_by: OwnedBy = lambda _owners, _now: None) -> None:
         self._resources = resources
+        self._owned_by = owned_by
         self._energy = EnergyMeter()
         self._idle = IdleDraw()
         self._in_use: set[str] = set()
@@ -59,6 +66,7 @@ class Holders:
         if held is None:
             return PodsReport("Unavailable")
         found = attribute(measured, held)
+        self._owned_by(found.owners, now)
         joules = self._energy.add(measured, found, now)
         unexplained = self._unexplained(found.unallocated_in_use, self._resources.listed_at, now)
         pods = tuple(_pod_status(pod, shares, joules[pod]) for pod, shares in found.pods.items())

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from penstock.agent.events import XidLog, XidWatch
 from penstock.agent.nvml import Driver
+from penstock.agent.podresources import PodName
 from penstock.agent.sampler import Observation, Sampler
 from penstock.errors import NvmlUnavailable
 
@@ -85,6 +86,13 @@ class NodeGpus(threading.Thread):
             fault=fault,
             paused=self._paused,
         )
+
+    def owned_by(self, owners: Mapping[str, frozenset[PodName]], now: float) -> None:
+        """Who holds which GPU (by UUID) by the kubelet's word; a GPU that is left out is nobody's."""
+        for sampler in self._samplers:
+            known = sampler.observe(now)
+            if known and known.identity:
+                sampler.owned_by(owners.get(known.identity.uuid, frozenset()), now)
 
     def pause(self, why: str) -> None:
         """Let go of every device and shut NVML down, until `resume`. May be called again and again."""

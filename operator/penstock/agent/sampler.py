@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from penstock.agent.events import XidLog
 from penstock.agent.gpu import Gpu
 from penstock.agent.health import Health, Xid
 from penstock.agent.nvml import DRIVER_FAULTS
+from penstock.agent.podresources import PodName
 from penstock.agent.reading import Identity, Reading
 from penstock.agent.window import PowerWindow, draws_idle, held
 
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 LEAST_PATIENCE_SECONDS = 3.0
 PATIENCE_SAMPLES = 3
+OWNER_SETTLES_SECONDS = 15.0
+"""For so long after its owner changed, an idle draw is that of the new one, whatever memory it has taken already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Sampler(threading.Thread):
         self._alarm = alarm
         self._gpu: ReadableGpu | None = None
         self._window = PowerWindow()
+        self._owners: frozenset[PodName] | None = None
+        self._owner_changed_at = -math.inf
         self._energy = EnergyWindow()
         self._leave = False
         self._wake = threading.Event()
@@ -105,6 +111,15 @@ class Sampler(threading.Thread):
         """Read everything now, if this is the GPU."""
         if self._latest and self._latest.identity and self._latest.identity.uuid == uuid:
             self._wake.set()
+
+    def owned_by(self, owners: frozenset[PodName], now: float) -> None:
+        """Who holds the GPU by the kubelet's word, at `now` in monotonic seconds; the first word is no change.
+
+        Nor is it one where somebody stays who shares the GPU.
+        """
+        before, self._owners = self._owners, owners
+        if before is not None and before != owners and before.isdisjoint(owners):
+            self._owner_changed_at = now
 
     def stop(self) -> None:
         self._leave = True
@@ -155,7 +170,8 @@ class Sampler(threading.Thread):
         now = time.monotonic()
         if reading.power_watts is not None:
             free = reading.memory_reserve_known and not held(reading.memory_used_bytes, reading.activity_percent)
-            idle = free and draws_idle(reading.power_watts, identity.maximum_limit_watts)
+            changed_hands = now - self._owner_changed_at <= OWNER_SETTLES_SECONDS
+            idle = (free or changed_hands) and draws_idle(reading.power_watts, identity.maximum_limit_watts)
             self._window.add(now, reading.power_watts, idle=idle)
         if self._energy.add(now, reading.energy_joules, reading.power_watts):
             # The counter starts anew with the GPU: what the driver said of it before is over.
