@@ -1,0 +1,86 @@
+"""A GPU falls off the bus, as real agents and kubelets see it: the replica that holds it moves, its neighbour stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from factory import BRISK, PATIENCE_SECONDS, Factory
+from penstock.api.names import API_VERSION, POWER_DEGRADED_CONDITION
+from penstock.sim import faults
+from rig.agents import RunningPlant, start_agents, start_plant
+from rig.controlplane import ControlPlane
+from rig.fleet import add_nodes, gpu_node
+from rig.install import install_chart, start_operator
+from rig.telemetry import Publisher
+from rig.waiting import wait_for
+
+Object = dict[str, Any]
+
+NODES = ("gpu-0", "gpu-1")
+GPUS = 4
+HEARTBEAT_SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def plant(plane: ControlPlane) -> Iterator[RunningPlant]:
+    add_nodes(plane, [gpu_node(name, product="NVIDIA-H200", gpus=GPUS) for name in NODES])
+    install_chart(plane)
+    with start_plant(plane, NODES) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def factory(plane: ControlPlane, plant: RunningPlant) -> Iterator[Factory]:
+    agents = start_agents(plane, plant, NODES, heartbeat_seconds=HEARTBEAT_SECONDS)
+    telemetry = Publisher(plane)
+    operator = start_operator(plane, env=BRISK, keep_running=True)
+    operator.wait_ready()
+    yield Factory(plane, telemetry, operator)
+    agents.stop_all()
+    telemetry.stop()
+
+
+def devices(factory: Factory, pod: Object) -> list[str]:
+    """What the node's agent says that a pod holds, by its kubelet's word."""
+    node = factory.plane.api.get(f"/apis/{API_VERSION}/gpunodes/{pod['spec']['nodeName']}")
+    listed = node.get("status", {}).get("pods", [])
+    return next((one["devices"] for one in listed if one["name"] == pod["metadata"]["name"]), [])
+
+
+def condition(factory: Factory, node: str) -> Object:
+    conditions = factory.plane.api.get(f"/api/v1/nodes/{node}")["status"].get("conditions", [])
+    found: Object = next((one for one in conditions if one["type"] == POWER_DEGRADED_CONDITION), {})
+    return found
+
+
+def test_the_replica_that_holds_a_lost_gpu_moves_and_its_neighbour_stays(factory: Factory, plant: RunningPlant) -> None:
+    factory.pool("llama", replicas=2, gpus=2)
+    pods = factory.wait_running("llama", 2)
+    (node,) = {pod["spec"]["nodeName"] for pod in pods}
+    wait_for("the agent says who holds what", lambda: all(devices(factory, pod) for pod in pods), PATIENCE_SECONDS)
+    victim, neighbour = pods
+    lost = devices(factory, victim)[0]
+    state = plant.plant.state(node)
+    index = plant.plant.uuids(node).index(lost)
+    faults.lose(state, index)
+
+    def moved() -> bool:
+        running = {pod["metadata"]["uid"] for pod in factory.running("llama")}
+        assert neighbour["metadata"]["uid"] in running, "the neighbour was moved too"
+        return len(running) == 2 and victim["metadata"]["uid"] not in running
+
+    wait_for("another replica runs", moved, PATIENCE_SECONDS)
+    told = wait_for("the node tells it", lambda: condition(factory, node) or None, PATIENCE_SECONDS)
+    assert (told["status"], told["reason"]) == ("True", "GPULost"), told
+    assert f"GPU {index} is Lost" in told["message"]
+    faults.find(state, index)
+    wait_for("it is over", lambda: condition(factory, node)["status"] == "False", PATIENCE_SECONDS)
