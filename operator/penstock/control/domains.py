@@ -40,7 +40,7 @@ class Domains:
                 self.standings[name] = replace(one, parent=parents[name])
         self._settle_branches(old, fleet)
         committed = _committed(fleet)
-        for name in self._edited():
+        for name in self._edited(old):
             found, was = written[name], known[name]
             weight = _weight(was, committed) if was and was is old.get(name) else _written_weight(found)
             self._unjudged[name] = Before(weight, was.schedule.base_at(now_time)) if was and weight else None
@@ -72,10 +72,13 @@ class Domains:
             return known
         return recall(found.name, found.uid, found.spec, found.status)
 
-    def _edited(self) -> Iterator[str]:
-        """The domains that an edit moved and that are not judged yet, and every one above them."""
+    def _edited(self, old: Mapping[str, Standing]) -> Iterator[str]:
+        """The domains that an edit moved and that are not judged yet, and every one that is or was above them."""
         edited = [one for one in self.standings.values() if not one.problems and not _is_judged(one)]
-        yield from dict.fromkeys(name for one in edited for name in (one.name, *one.ancestors))
+        before = [old[one.name] for one in edited if one.name in old]
+        gone = [one for name, one in old.items() if name not in self.standings]
+        moved = [name for one in (*edited, *before, *gone) for name in (one.name, *one.ancestors)]
+        yield from (name for name in dict.fromkeys(moved) if name in self.standings)
 
     # ----------------------------------------------------------------------------------------------------- branches
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 import builders as a
-from penstock.api.powerdomain import PowerDomainStatus, ReturnRight
+from penstock.api.powerdomain import BudgetMemory, NextBudget, PowerDomainSpec, PowerDomainStatus, ReturnRight
 from penstock.core.book import Holder, Statement
+from penstock.core.budget import Change
 from penstock.core.domain_status import MAX_HOLDERS, MAX_RIGHTS, DomainFacts, domain_status
 from penstock.core.model import RightOfReturn
 from penstock.core.pool import Problem
+from penstock.core.standing import Standing
 
 STATEMENT = Statement(
     "row-a",
@@ -30,12 +32,22 @@ OVER = replace(STATEMENT, committed_watts=9_900.0)
 SHARED = replace(STATEMENT, shared_nodes=(("gpu-1", ("site",)),))
 STALE = replace(STATEMENT, stale_nodes=("gpu-2",))
 NONE = PowerDomainStatus()
+SOON = replace(STATEMENT, admission_budget_watts=7_000.0, usable_watts=6_300.0, next_change=Change(7_000.0, 960.0))
+"""A cut that counts in a while: nothing new fits under it any more."""
 REFUSED = (Problem("spec.budget.watts", "-1", "write watts above zero"),)
 
 
 def facts(statement: Statement | None = STATEMENT, **given: Any) -> DomainFacts:
     base = DomainFacts("row-a", 4, problems=(), statement=statement, rights=(), now_time=100.0)
     return replace(base, **given)
+
+
+def standing(told: dict[str, Any] | None = None, **remembered: Any) -> Standing:
+    spec = PowerDomainSpec.model_validate({"budget": {"watts": 400.0}, **(told or {})})
+    return Standing("row-a", "uid", spec, BudgetMemory(watts=400.0, **remembered))
+
+
+WAITING = standing(unconfirmed_watts=400.0, standing_watts=10_000.0)
 
 
 JUDGED: dict[str, tuple[DomainFacts, str, str, str, tuple[str, ...]]] = {
@@ -62,6 +74,56 @@ JUDGED: dict[str, tuple[DomainFacts, str, str, str, tuple[str, ...]]] = {
         "False",
         "SelectsNothing",
         ("spec.nodeSelector",),
+    ),
+    "names of nodes that do not exist": (
+        facts(replace(STATEMENT, nodes=0), standing=standing({"nodes": ["gpu-9"]})),
+        "Ready",
+        "False",
+        "SelectsNothing",
+        ("no node of spec.nodes exists",),
+    ),
+    "a domain that holds neither nodes nor domains": (
+        facts(replace(STATEMENT, nodes=0), standing=standing()),
+        "Ready",
+        "False",
+        "SelectsNothing",
+        ("no domain names it as its parent",),
+    ),
+    "a domain that only holds others": (
+        facts(replace(STATEMENT, nodes=0, children=("row-b",)), standing=standing()),
+        "Ready",
+        "True",
+        "Accepted",
+        ("0 nodes",),
+    ),
+    "a child that may have more than its parent": (
+        facts(replace(STATEMENT, children=("row-b",), larger_children=(("row-b", 12_000.0),))),
+        "Ready",
+        "True",
+        "Accepted",
+        ("PowerDomain/row-b (12,000 W) below may have more than the 10,000 W here, which bind first",),
+    ),
+    "nodes of a child that was deleted": (
+        facts(standing=replace(standing(), inherited=frozenset({"gpu-2", "gpu-1"}))),
+        "Ready",
+        "False",
+        "InheritedNodes",
+        ("gpu-1, gpu-2 lost their own budget", "give them a domain"),
+    ),
+    "a cut ahead is told as what it is": (
+        facts(SOON),
+        "WithinBudget",
+        "False",
+        "OverBudget",
+        ("6,300 W usable (budget 7,000 W within 15 minutes less margin)", "over by 700 W"),
+    ),
+    "no edit waits": (facts(standing=standing()), "Confirmed", "True", "Accepted", ()),
+    "an edit waits for its author, who is told the number": (
+        facts(standing=WAITING),
+        "Confirmed",
+        "False",
+        "NeedsConfirmation",
+        ("leaves 360 W for 7,000 W committed", "set spec.budget.confirm to 400 ", "the budget of 10,000 W before it"),
     ),
     "every agent speaks": (facts(), "TelemetryFresh", "True", "Fresh", ()),
     "an agent is silent": (
@@ -118,6 +180,21 @@ def test_the_figures_of_the_account_and_whose_they_are_most_first() -> None:
         ("Pool", "search/llama", 5_500),
         ("Idle", "", 1_500),
     ]
+
+
+def test_a_budget_that_moves_is_told_with_the_next_one() -> None:
+    found = domain_status(facts(SOON), NONE)
+    assert (found.budget_watts, found.admission_budget_watts, found.usable_watts) == (10_000, 7_000, 6_300)
+    assert found.next_budget == NextBudget(watts=7_000, at=datetime.fromtimestamp(960, UTC))
+
+
+def test_what_a_restart_must_not_forget_is_in_the_status() -> None:
+    kept = replace(WAITING, ancestors=("hall", "site"), inherited=frozenset({"gpu-1"}))
+    found = domain_status(facts(standing=kept), NONE)
+    assert (found.ancestors, found.inherited_nodes) == (("hall", "site"), ("gpu-1",))
+    assert (found.budget_memory, found.last_valid) == (WAITING.memory, None)
+    spoilt = domain_status(facts(standing=replace(kept, problems=REFUSED), problems=REFUSED), NONE)
+    assert spoilt.last_valid == WAITING.spec
 
 
 def test_a_domain_that_is_over_has_less_than_no_headroom() -> None:

@@ -114,3 +114,35 @@ def test_a_domain_says_only_its_budget_and_gets_the_vendor_s_overhead() -> None:
     spec = PowerDomainSpec.model_validate({"nodeSelector": {}, "budget": {"watts": 10_000}})
     domain = intent.domain("all", spec)
     assert (domain.margin, domain.per_gpu_watt, domain.usable_watts) == (0.1, 0.55, 9_000)
+
+
+def test_a_domain_may_name_its_nodes_and_its_parent() -> None:
+    spec = PowerDomainSpec.model_validate({"nodes": ["gpu-1"], "parent": "site", "budget": {"watts": 1}})
+    domain = intent.domain("row-a", spec)
+    assert (domain.selector, domain.nodes, domain.parent) == (None, frozenset({"gpu-1"}), "site")
+
+
+WINDOWS: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
+    "a night in Berlin": ({}, "", ()),
+    "without a time zone": ({"timeZone": "UTC"}, "", ()),
+    "a leap day": ({"cron": "0 0 29 2 *"}, "", ()),
+    "the last Friday of the month": ({"cron": "0 22 * * 5L"}, "", ()),
+    "a day that no month has": ({"cron": "0 0 30 2 *"}, "cron", ("bad day-of-month",)),
+    "an hour that no day has": ({"cron": "0 25 * * *"}, "cron", ("bad hour", "such as 0 22 * * *")),
+    "words": ({"cron": "every night at ten please"}, "cron", ("bad",)),
+    "a time zone of another planet": ({"timeZone": "Mars/Phobos"}, "timeZone", ("IANA", "Europe/Berlin")),
+    "a path": ({"timeZone": "../etc/passwd"}, "timeZone", ("IANA",)),
+    "a continent": ({"timeZone": "Europe"}, "timeZone", ("IANA",)),
+}
+
+
+@pytest.mark.parametrize("told", WINDOWS)
+def test_a_window_that_never_opens_is_told_with_field_value_and_remedy(told: str) -> None:
+    wrong, field, words = WINDOWS[told]
+    window = {"cron": "0 22 * * *", "duration": "8h", "timeZone": "Europe/Berlin", "watts": 1, **wrong}
+    spec = PowerDomainSpec.model_validate({"budget": {"watts": 2, "windows": [window]}})
+    found = intent.domain_problems(spec)
+    assert [one.field for one in found] == ([f"spec.budget.windows[0].{field}"] if field else [])
+    for one in found:
+        assert one.value == wrong[field]
+        assert [word for word in words if word not in one.remedy] == []

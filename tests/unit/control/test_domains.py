@@ -1,0 +1,225 @@
+"""From the PowerDomains as stored to those in force: over edits, mistakes, deletions and time, and over a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import builders as a
+from penstock.api.powerdomain import PowerDomainStatus
+from penstock.cluster.parse.written import domain_object
+from penstock.control.domains import Domains
+from penstock.core.book import statements
+from penstock.core.domain_status import DomainFacts, domain_status
+from penstock.core.fleet import Fleet
+
+NOW = 1_000_000.0
+LIMIT = 4 * 1.55 * 721.0
+"""What a node of the floor holds with every GPU taken."""
+
+
+@dataclass
+class Floor:
+    """Two nodes in two rows, all of their GPUs taken, and the domains that are written over them."""
+
+    domains: Domains = field(default_factory=Domains)
+    written: dict[str, Any] = field(default_factory=dict)
+    fleet: Fleet = field(default_factory=a.fleet)
+    now: float = NOW
+    generation: int = 0
+
+    def write(self, name: str, watts: float = 20_000.0, row: str = "", **spec: Any) -> None:
+        """Create a domain, or edit one."""
+        self.generation += 1
+        uid = self.written[name].uid if name in self.written else f"uid-{self.generation}"
+        selector = {"nodeSelector": {"matchLabels": {"row": row}}} if row else {}
+        budget = {"watts": watts, **spec.pop("budget", {})}
+        metadata = {"name": name, "uid": uid, "resourceVersion": str(self.generation), "generation": self.generation}
+        status = self.written[name].status if name in self.written else {}
+        raw = {
+            "metadata": metadata,
+            "spec": {"budget": budget, "marginPercent": 0, **selector, **spec},
+            "status": status,
+        }
+        self.written[name] = domain_object(raw)
+
+    def look(self, after: float = 1.0, *, changed: bool = True) -> None:
+        self.now += after
+        if changed:
+            self.domains.look(self.written, self.fleet, self.now)
+        self.domains.keep_time(self.now)
+        self.build()
+        if self.domains.judge(self.fleet, self.now):
+            self.build()
+
+    def build(self) -> None:
+        nodes = [a.node(f"gpu-{row}", 4, labels={"row": row}) for row in "ab"]
+        pods = [a.pod(f"on-{row}", node=f"gpu-{row}", gpus=4) for row in "ab"]
+        reports = [a.telemetry(node.name, 4) for node in nodes]
+        self.fleet = a.fleet(*nodes, telemetries=reports, pods=pods, domains=self.domains.current.values())
+
+    def restart(self) -> None:
+        """Forget everything but what the statuses say."""
+        told = {one.name: one for one in statements(self.fleet, self.now)}
+        for name, found in self.written.items():
+            facts = DomainFacts(
+                name, found.generation, self.domains.problems[name], told.get(name), (), self.now,
+                standing=self.domains.standings.get(name),
+            )  # fmt: skip
+            found.status.update(domain_status(facts, PowerDomainStatus()).as_json())
+        self.domains, self.fleet = Domains(), a.fleet()
+
+    def waits(self, name: str) -> bool:
+        return self.domains.current[name].unconfirmed
+
+    def parents(self) -> dict[str, str]:
+        return {name: domain.parent for name, domain in self.domains.current.items()}
+
+    def committed(self, name: str) -> float:
+        at = [domain.name for domain in self.fleet.domains].index(name)
+        return float(self.fleet.committed_watts[at])
+
+
+def two_rows() -> Floor:
+    floor = Floor()
+    floor.write("site")
+    floor.write("row-a", row="a", parent="site")
+    floor.write("row-b", row="b", parent="site")
+    floor.look()
+    return floor
+
+
+def test_a_tree_is_read_as_it_is_written() -> None:
+    floor = two_rows()
+    assert floor.parents() == {"row-a": "site", "row-b": "site", "site": ""}
+    assert floor.domains.standings["row-a"].ancestors == ("site",)
+    assert floor.committed("site") == floor.committed("row-a") + floor.committed("row-b")
+
+
+def test_a_circle_keeps_the_last_shape_for_both_and_the_rest_goes_on() -> None:
+    floor = two_rows()
+    floor.write("site", 90_000, parent="row-a")
+    floor.write("row-b", 15_000, row="b", parent="site")
+    floor.look()
+    assert floor.parents() == {"row-a": "site", "row-b": "site", "site": ""}
+    assert {name: bool(found) for name, found in floor.domains.problems.items()} == {
+        "site": True, "row-a": True, "row-b": False,
+    }  # fmt: skip
+    assert floor.domains.current["site"].budget_watts == 20_000, "the lower of old and new"
+    assert floor.domains.current["row-b"].budget_watts == 15_000
+
+
+def test_a_circle_is_remembered_over_a_restart() -> None:
+    floor = two_rows()
+    floor.write("site", parent="row-a")
+    floor.look()
+    floor.restart()
+    floor.look()
+    assert floor.parents() == {"row-a": "site", "row-b": "site", "site": ""}
+
+
+def test_of_a_spec_with_problems_the_lower_budget_counts_for_admission_only() -> None:
+    floor = two_rows()
+    floor.write("row-a", 12_000, row="a", parent="sight")
+    floor.look()
+    domain = floor.domains.current["row-a"]
+    assert (domain.parent, domain.budget_watts, domain.budget.base_at(floor.now + 60)) == ("site", 12_000, 20_000)
+
+
+def test_when_a_domain_in_the_middle_is_deleted_those_below_hang_from_the_next_above() -> None:
+    floor = two_rows()
+    floor.write("hall", parent="site")
+    floor.write("row-a", row="a", parent="hall")
+    floor.look()
+    del floor.written["hall"]
+    floor.look()
+    assert floor.parents()["row-a"] == "site"
+    assert "hall" in str(floor.domains.problems["row-a"][0])
+    assert floor.committed("site") == 2 * LIMIT
+
+
+def test_nodes_of_a_deleted_domain_stay_with_its_parent_until_another_holds_them() -> None:
+    floor = two_rows()
+    del floor.written["row-a"]
+    floor.look()
+    assert floor.domains.standings["site"].inherited == {"gpu-a"}
+    assert floor.committed("site") == 2 * LIMIT
+    floor.restart()
+    floor.build()
+    floor.look()
+    assert floor.committed("site") == 2 * LIMIT
+    floor.write("elsewhere", row="a")
+    floor.look()
+    assert floor.domains.standings["site"].inherited == frozenset()
+    assert floor.committed("site") == LIMIT
+
+
+def test_a_selector_that_takes_in_far_too_much_stops_at_hold_there_and_above() -> None:
+    floor = two_rows()
+    floor.write("site", LIMIT * 1.2)
+    floor.write("small", LIMIT * 0.4)
+    floor.look()
+    floor.write("small", LIMIT * 0.4, nodeSelector={})
+    floor.look()
+    assert floor.waits("small")
+    assert not floor.waits("row-a")
+
+
+def test_a_child_that_brings_too_much_under_its_parent_stops_the_parent_at_hold() -> None:
+    floor = two_rows()
+    floor.write("row-b", row="b")
+    floor.write("site", LIMIT * 0.9)
+    floor.look()
+    assert not floor.waits("site")
+    floor.write("site", LIMIT * 0.9)
+    floor.write("row-b", row="b", parent="site")
+    floor.write("site", LIMIT * 0.9)
+    floor.look()
+    assert floor.waits("site"), "0.9 of one node's limit for two of them"
+    floor.write("row-b", row="b")
+    floor.look()
+    assert not floor.waits("site")
+
+
+def test_a_domain_that_is_made_anew_far_too_small_waits_too_and_so_does_one_after_a_restart() -> None:
+    floor = two_rows()
+    del floor.written["row-a"]
+    floor.look()
+    floor.write("row-a", LIMIT * 0.4, row="a", parent="site")
+    floor.look()
+    assert floor.waits("row-a")
+    floor.restart()
+    floor.look()
+    assert floor.waits("row-a")
+
+
+def test_an_edit_while_nobody_looked_is_judged_by_what_the_status_says() -> None:
+    floor = two_rows()
+    floor.restart()
+    floor.write("row-a", LIMIT * 0.4, row="a", parent="site")
+    floor.write("row-b", LIMIT * 0.6, row="b", parent="site")
+    floor.look()
+    assert floor.waits("row-a")
+    assert not floor.waits("row-b")
+    assert floor.domains.current["row-a"].budget.base_at(floor.now + 3600) == 20_000
+
+
+def test_budgets_move_with_time_alone() -> None:
+    floor = two_rows()
+    floor.write("site", 15_000, budget={"effectiveAt": "1970-01-12T14:46:40Z"})
+    floor.look()
+    assert floor.domains.current["site"].budget_watts == 20_000
+    floor.look(3600 - 900, changed=False)
+    assert floor.domains.current["site"].budget_watts == 15_000
+    assert floor.fleet.usable_watts[[one.name for one in floor.fleet.domains].index("site")] == 15_000
+
+
+def test_a_confirmed_window_needs_no_confirmation_when_it_opens() -> None:
+    floor = two_rows()
+    night = {"cron": "0 15 * * *", "duration": "8h", "watts": LIMIT * 0.3}
+    floor.write("row-a", row="a", parent="site", budget={"windows": [night], "confirm": LIMIT * 0.3})
+    floor.look()
+    assert not floor.waits("row-a")
+    floor.look(3600 * 3, changed=False)
+    assert floor.domains.current["row-a"].budget_watts == LIMIT * 0.3
+    assert not floor.waits("row-a")
