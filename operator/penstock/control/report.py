@@ -26,6 +26,7 @@ from penstock.control.power_metrics import PowerMetrics, Snapshot
 from penstock.core import book, domain_status, draw, lifecycle, residency, status
 from penstock.core.evidence import Evidence, judge
 from penstock.core.fleet import Fleet
+from penstock.core.hurdles import Hurdle, hurdles
 from penstock.core.lifecycle import Verdict
 from penstock.core.model import Pod, PoolKey, RightOfReturn
 from penstock.core.placement import Plan
@@ -224,6 +225,7 @@ class Reporter:
             learned=self.learned(key),
             refusal=self.acts.refusals.get(key, ""),
             shed=scene.ladders.shedder.waiting_of(key),
+            hurdles=_hurdles(pool, roll, picture.fleet, scene.now_at),
             now_time=scene.now_time,
         )
 
@@ -345,6 +347,11 @@ def _waiting_facts(pool: Pool, roll: RollCall, waiting: Iterable[Waiting]) -> It
         told = "; ".join(str(problem) for problem in pool.problems)
         for pod in roll.waiting:
             yield WaitingFact(Outcome.INVALID_SPEC, told, pool.problems[0].remedy, pod.created_time, {})
+
+
+def _hurdles(pool: Pool, roll: RollCall, fleet: Fleet, now_at: float) -> tuple[Hurdle, ...]:
+    watts = pool.rules.min_cap_watts
+    return () if watts is None else hurdles(fleet, roll.bound, watts, now_at)
 
 
 def _stale(fleet: Fleet, name: str, now_at: float) -> bool:

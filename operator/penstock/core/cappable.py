@@ -124,8 +124,11 @@ def _cappable_pod(  # noqa: PLR0917  the pod with all that is known of it
     capper = row.view.telemetry.capper if row.view.telemetry else None
     if rules is None or rules.min_cap_watts is None or rules.mode is Mode.ADVISE or capper is None:
         return
-    baselines = [capper.baseline_watts(gpu.uuid) or gpu.limit_watts or gpu.maximum_watts for gpu in gpus]
-    known = [watts for watts in baselines if watts]
+    # A capped GPU's own limit is no top: a capper that has just started has not told the baseline yet.
+    tops = [
+        capper.baseline_watts(gpu.uuid) or (None if asked else gpu.limit_watts) or gpu.maximum_watts for gpu in gpus
+    ]
+    known = [watts for watts in tops if watts]
     if len(known) < len(gpus):
         return
     yield Cappable(

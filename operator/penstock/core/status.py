@@ -22,6 +22,7 @@ from penstock.api.inferencepool import (
 )
 from penstock.api.meta import Condition
 from penstock.api.names import POOL_LABEL
+from penstock.core.hurdles import Hurdle
 from penstock.core.lifecycle import Verdict
 from penstock.core.pool import Pool, RollCall
 
@@ -63,6 +64,7 @@ class Outcome(StrEnum):
     JOINED = "NoOverlap"
     INHERITED = "InheritedNodes"
     NEEDS_CONFIRMATION = "NeedsConfirmation"
+    TRIMMABLE = "Trimmable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class PoolFacts:
     """How many of its replicas wait because power domains shed them."""
     refusal: str = ""
     """What the API server answered to our Deployment or Service, if it refused."""
+    hurdles: Sequence[Hurdle] = ()
+    """What keeps replicas from being capped, where the pool lets them be."""
     now_time: float = 0.0
 
 
@@ -240,6 +244,7 @@ def _pool_judgements(facts: PoolFacts) -> list[Judgement]:
         _within_budget(facts),
         _fresh(facts.stale_nodes),
         _undisturbed(facts),
+        *_trimmable(facts),
     ]
 
 
@@ -309,6 +314,19 @@ def _fresh(stale_nodes: Sequence[str]) -> Judgement:
         told = f"no fresh telemetry from {', '.join(stale_nodes[:8])}: nothing new is placed there; look at its agent"
         return Judgement("TelemetryFresh", False, Outcome.STALE, told)
     return Judgement("TelemetryFresh", True, Outcome.FRESH, "every node in use reported within three heartbeats")
+
+
+def _trimmable(facts: PoolFacts) -> Iterable[Judgement]:
+    """Only of a pool that lets itself be capped."""
+    watts = facts.pool.rules.min_cap_watts
+    if watts is None:
+        return
+    if facts.hurdles:
+        first = facts.hurdles[0]
+        told = f"{len(facts.hurdles)} of {len(facts.placed)} replicas cannot be capped: {first.message}"
+        yield Judgement("Trimmable", False, first.reason, told)
+    else:
+        yield Judgement("Trimmable", True, Outcome.TRIMMABLE, f"GPUs may be capped down to {watts:g} W before a shed")
 
 
 def _undisturbed(facts: PoolFacts) -> Judgement:

@@ -258,6 +258,12 @@ def test_a_limit_rises(asked: dict[str, Asked], room: Room | None, expected: flo
     assert limits(found).get("GPU-0") == expected
 
 
+def test_a_capped_gpu_whose_baseline_is_not_told_yet_rises_in_steps_all_the_same() -> None:
+    told = replace(capped(holds("llama-0", 0, 1)), capper=capper())
+    found = plan(house(replica("llama-0"), told=told), asked={"uid-llama-0": Asked(500, NOW_AT - 30)})
+    assert limits(found)["GPU-0"] == 535
+
+
 def test_nothing_rises_in_a_domain_that_needs_watts() -> None:
     asked = {**BOTH_AT_500, "uid-llama-0": Asked(300, NOW_AT - 30)}
     devices = (*(busy(index, 300, limit_watts=300.0) for index in (0, 1)), *(busy(index, 500) for index in (2, 3)))

@@ -8,6 +8,7 @@ import pytest
 
 import builders as a
 from penstock.api.inferencepool import InferencePoolStatus
+from penstock.core.hurdles import Hurdle, HurdleReason
 from penstock.core.lifecycle import Ending, Verdict
 from penstock.core.model import PlacementRules, Residency
 from penstock.core.pool import Pool, Problem, RollCall, Template
@@ -45,9 +46,16 @@ GONE = Verdict(READY[0], Ending.LOST_NODE, "gpu-1", "node gpu-1 is gone", delete
 SHORT = facts(roll=ONE, placed=(placed(),), waiting=(waits(),))
 BROKEN = facts(pool=replace(POOL, problems=(PROBLEM,)))
 REFUSED = facts(refusal="Deployment search/llama: 422 Invalid")
+TRIMMABLE = facts(pool=replace(POOL, rules=replace(POOL.rules, min_cap_watts=300.0)))
 
 JUDGED = {
     "all is well": (facts(), "Ready", ("True", "AllReplicasReady")),
+    "its GPUs may be capped": (TRIMMABLE, "Trimmable", ("True", "Trimmable")),
+    "a replica cannot be capped": (
+        replace(TRIMMABLE, hurdles=(Hurdle(HurdleReason.NO_CAPPER, "no capper speaks on gpu-1"),)),
+        "Trimmable",
+        ("False", "NoCapper"),
+    ),
     "all is placed": (facts(), "Placed", ("True", "AllPlaced")),
     "a replica waits": (SHORT, "Ready", ("False", "ReplicasWaiting")),
     "the reason of Placed is the reason of the wait": (SHORT, "Placed", ("False", "InsufficientPower")),
