@@ -7,7 +7,7 @@ What is only minded here costs a restart at most some seconds: hold times begin 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from penstock.control.shedding import Shedder
 from penstock.core import budget, ladder, ladder_words, pressure, shedding, trimming
 from penstock.core.book import Statement
 from penstock.core.bound import bound_watts
+from penstock.core.budget import Schedule
 from penstock.core.cappable import cappable
 from penstock.core.capping import Need, Room
 from penstock.core.fleet import Fleet
@@ -35,11 +36,16 @@ LOOK_SECONDS = 0.2
 """Pause between two looks: many turns pass while a meter says anything new."""
 LEAD_SECONDS = 5.0
 """How long it holds whom a coming cut would take, and how long the slowest of them takes to end."""
+CALM_SECONDS = 5.0
+"""How long it holds what a domain may draw without any need to look closer."""
+SHORT_SECONDS = 1.0
+"""Where nobody is left who may be shed, it is tried again after so long."""
 REACH_SECONDS = 10.0
 """Pause between two looks at how low a domain could get."""
 LONGEST_GRACE_SECONDS = 3600.0
 """No further ahead is looked for a budget that is to be shed for."""
 NO_LIMIT = 1_000_000
+DEFAULT = Ladder()
 
 
 @dataclass
@@ -53,15 +59,20 @@ class Ladders:
     _states: dict[str, LadderState] = field(default_factory=dict)
     _settings: dict[str, Ladder] = field(default_factory=dict)
     _readings: dict[str, Reading] = field(default_factory=dict)
+    _quiet: set[str] = field(default_factory=set)
+    """Domains of which no rung holds or is about to catch."""
+    _calm: dict[str, tuple[Schedule | None, Ladder, float, float]] = field(default_factory=dict)
+    """What a domain may draw without any need to look closer, under which schedule and settings, and until when."""
     _leads: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Until when (monotonic) it holds, and the lead of shedding in seconds."""
     _short_watts: dict[str, float] = field(default_factory=dict)
     """What a domain has to lose and nobody may be shed for."""
+    _short_until_at: float = -math.inf
     _reachable_watts: dict[str, tuple[float, float]] = field(default_factory=dict)
     """How low a domain could get, and how low its budget does."""
     _looked_at: float = -math.inf
     _reached_at: float = -math.inf
-    _able: tuple[Candidate, ...] | None = None
+    _able: Mapping[str, Sequence[Candidate]] | None = None
     """Who may be shed, at the present look: worked out when first asked for."""
 
     # ------------------------------------------------------------------------------------------------- what others ask
@@ -128,16 +139,32 @@ class Ladders:
         self._forget_ended(picture)
         self._able = None
         drawn, trimmable = pressure.draw(picture.fleet), self._trimmable_watts(picture, now_at)
+        capping = self.capping.due(picture.fleet, now_at)
+        self._readings.clear()
         for domain in picture.fleet.domains:
-            reading = self._reading(picture, domain, drawn, now_at, now_time)
-            reading = replace(reading, trimmable_watts=trimmable.get(domain.name, 0.0))
-            self._climb_one(domain.name, reading, now_at, now_time)
+            if capping or not self._is_calm(domain, drawn, now_at, now_time):
+                reading = self._reading(picture, domain, drawn, now_at, now_time)
+                reading = replace(reading, trimmable_watts=trimmable.get(domain.name, 0.0))
+                self._climb_one(domain.name, reading, now_at, now_time)
         if self.shedder.may_shed(now_at):
             self._shed(picture, now_at, now_time)
         if now_at - self._reached_at >= REACH_SECONDS:
             self._reached_at = now_at
-            self._reach(picture, now_at)
-        self._trim(picture.fleet, now_at, now_time)
+            self._reach(picture, drawn, now_at)
+        if capping:
+            self._trim(picture.fleet, now_at, now_time)
+
+    def _is_calm(self, domain: Domain, drawn: Draw, now_at: float, now_time: float) -> bool:
+        """Whether a look would change nothing: most domains of a large tree, most of the time."""
+        if domain.name not in self._quiet or domain.unconfirmed or domain.name in drawn.braked:
+            return False
+        settings, known = self._settings_of(domain.name), self._calm.get(domain.name)
+        if known is None or known[0] is not domain.schedule or known[1] is not settings or now_at >= known[2]:
+            ahead = CALM_SECONDS + ladder.SHED_LEAD_SECONDS + LONGEST_GRACE_SECONDS
+            lowest = budget.lowest_watts(domain.budget, now_time, now_time + ahead)
+            known = (domain.schedule, settings, now_at + CALM_SECONDS, ladder.calm_watts(settings, lowest))
+            self._calm[domain.name] = known
+        return drawn.watts[domain.name] < known[3]
 
     def _trimmable_watts(self, picture: Picture, now_at: float) -> Watts:
         if all(pool.rules.min_cap_watts is None for pool in picture.pools.values()):
@@ -170,7 +197,7 @@ class Ladders:
             return lead
         target = settings.hold.exit_percent / ladder.WHOLE_PERCENT * farthest
         cut = Cut(domain.name, draw_watts - target, NO_LIMIT, emergency=True)
-        chosen = shedding.choose(cut, self._candidates(picture), Allowance())
+        chosen = shedding.choose(cut, self._candidates(picture, domain.name), Allowance())
         lead += min(max((one.pod.grace_seconds for one in chosen), default=0.0), LONGEST_GRACE_SECONDS)
         self._leads[domain.name] = (now_at + LEAD_SECONDS, lead)
         return lead
@@ -179,6 +206,7 @@ class Ladders:
         before = self._states.get(name, LadderState())
         after = ladder.climb(before, reading, self._settings_of(name), now_at=now_at, now_time=now_time)
         self._states[name], self._readings[name] = after, reading
+        (self._quiet.add if ladder.is_calm(after) else self._quiet.discard)(name)
         if after.stage is not before.stage:
             self.deeds.tell_stage(name, before.stage, after)
 
@@ -186,13 +214,11 @@ class Ladders:
         found = self.state.domains.get(name)
         if found and found.spec:
             self._settings[name] = found.spec.ladder
-        return self._settings.setdefault(name, Ladder())
+        return self._settings.get(name, DEFAULT)
 
     # ---------------------------------------------------------------------------------------------------------- trim
 
     def _trim(self, fleet: Fleet, now_at: float, now_time: float) -> None:
-        if not self.capping.due(fleet, now_at):
-            return
         needs: dict[str, Need] = {}
         rooms: dict[str, Room] = {}
         bound = bound_watts(fleet)
@@ -211,13 +237,18 @@ class Ladders:
             coming, allowed = self.shedder.coming_watts(picture.fleet), self.shedder.allowance(picture)
             # A parent draws at least what its children do, so what is shed for them counts for it.
             for name in sorted(names, key=lambda one: (self._readings[one].draw_watts, one)):
-                cut = self._cut(name, coming, now_at)
-                if cut is None:
-                    continue
-                lacks = self.shedder.shed(cut, self._candidates(picture), allowed, now_at, now_time)
-                coming = self.shedder.coming_watts(picture.fleet)
-                if lacks >= shedding.ENOUGH_WATTS and not coming.get(name):
-                    short[name] = lacks
+                if name in self._short_watts and now_at < self._short_until_at:
+                    short[name] = self._short_watts[name]
+                elif cut := self._cut(name, coming, now_at):
+                    chosen = self.shedder.shed(cut, self._candidates(picture, name), allowed, now_at, now_time)
+                    _add(coming, chosen)
+                    if not coming.get(name):
+                        short[name] = cut.watts
+        self._tell_short(short, now_at)
+
+    def _tell_short(self, short: dict[str, float], now_at: float) -> None:
+        if short and now_at >= self._short_until_at:
+            self._short_until_at = now_at + SHORT_SECONDS
         self.deeds.version += short.keys() != self._short_watts.keys()
         self._short_watts = short
 
@@ -233,27 +264,34 @@ class Ladders:
         most = NO_LIMIT if emergency else settings.moves_per_hour - self.shedder.moves_in_hour(name, now_at)
         return Cut(name, left - ladder.target_watts(reading, settings), most, emergency)
 
-    def _candidates(self, picture: Picture) -> tuple[Candidate, ...]:
+    def _candidates(self, picture: Picture, name: str) -> Sequence[Candidate]:
         if self._able is None:
             self._able = self.shedder.candidates(picture)
-        return self._able
+        return self._able.get(name, ())
 
-    def _reach(self, picture: Picture, now_at: float) -> None:
+    def _reach(self, picture: Picture, drawn: Draw, now_at: float) -> None:
         """How low each domain could get whose budget comes down to less than it draws."""
         self._reachable_watts.clear()
         capped = cappable(picture.fleet, {}, now_at)
         for domain in picture.fleet.domains:
-            draw_watts, lowest = self._readings[domain.name].draw_watts, budget.floor_watts(domain.budget)
+            draw_watts, lowest = drawn.watts[domain.name], budget.floor_watts(domain.budget)
             if lowest < draw_watts:
-                able = self._candidates(picture)
+                able = self._candidates(picture, domain.name)
                 reachable = shedding.reachable_watts(domain.name, draw_watts, able, capped)
                 self._reachable_watts[domain.name] = (reachable, lowest)
 
     def _forget_ended(self, picture: Picture) -> None:
         for name in self._states.keys() - picture.domains.keys():
             self.deeds.forget(name)
-            for memory in (self._states, self._settings, self._readings, self._leads, self._reachable_watts):
+            self._quiet.discard(name)
+            for memory in (self._states, self._settings, self._calm, self._leads, self._reachable_watts):
                 memory.pop(name, None)
+
+
+def _add(coming: dict[str, float], chosen: Iterable[Candidate]) -> None:
+    for one in chosen:
+        for name, watts in one.watts.items():
+            coming[name] = coming.get(name, 0.0) + watts
 
 
 def _written(found: DomainObject) -> LadderStatus | None:

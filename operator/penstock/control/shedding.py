@@ -6,8 +6,8 @@ Only who waits survives a restart, in the domains' statuses; the rest is a matte
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.api.powerdomain import LadderStatus, ShedReplicas
@@ -97,22 +97,23 @@ class Shedder:
     def may_shed(self, now_at: float) -> bool:
         return now_at >= self._sheds_from_at
 
-    def candidates(self, picture: Picture) -> tuple[Candidate, ...]:
-        """Everybody who may be shed."""
-        return shedding.candidates(picture.fleet, picture.pools, picture.rolls)
+    def candidates(self, picture: Picture) -> Mapping[str, Sequence[Candidate]]:
+        """Everybody who may be shed, by domain."""
+        return shedding.by_domain(shedding.candidates(picture.fleet, picture.pools, picture.rolls))
 
     def allowance(self, picture: Picture) -> Allowance:
         return shedding.allowance(picture.pools, picture.rolls, self._asked.keys() | self.acts.leaving)
 
-    def coming_watts(self, fleet: Fleet) -> Watts:
+    def coming_watts(self, fleet: Fleet) -> dict[str, float]:
         """Per domain, what is on its way off: pods that end, ours or not, are asked to, or are gone unnoticed."""
-        watts: Counter[str] = Counter()
+        watts: dict[str, float] = defaultdict(float)
         ending = (pod for row in fleet.rows for pod in row.view.pods if pod.terminating)
-        saved = [pressure.saved_watts(fleet, pod) for pod in ending]
+        saved = list(pressure.savings(fleet, ending))
         saved += [asked.one.watts for asked in self._asked.values()]
         saved += [one.watts for one in self._gone]
         for one in saved:
-            watts.update(one)
+            for name, one_watts in one.items():
+                watts[name] += one_watts
         return watts
 
     # --------------------------------------------------------------------------------------------------------- a turn
@@ -149,8 +150,10 @@ class Shedder:
         if back:
             self._keep(shedding.returned(self.waiting, back))
 
-    def shed(self, cut: Cut, able: Iterable[Candidate], allowed: Allowance, now_at: float, now_time: float) -> float:
-        """Evict whom this cut takes; what it lacks then, in watts."""
+    def shed(
+        self, cut: Cut, able: Iterable[Candidate], allowed: Allowance, now_at: float, now_time: float
+    ) -> tuple[Candidate, ...]:
+        """Evict whom this cut takes: those."""
         asked = (one for one in able if self._may_ask(one, now_at))
         chosen = shedding.choose(cut, asked, allowed)
         for one in chosen:
@@ -162,7 +165,7 @@ class Shedder:
             shed = Shed(one.pool, cut.domain, one.watts[cut.domain], now_time, one.pod.uid)
             self._keep((*self.waiting, shed))
             self.spawn(self._evict(one, cut.domain, now_at, now_time))
-        return max(0.0, cut.watts - sum(one.watts[cut.domain] for one in chosen))
+        return chosen
 
     def _may_ask(self, one: Candidate, now_at: float) -> bool:
         return one.pod.uid not in self._asked and now_at >= self._refused_until_at.get(one.pool, -math.inf)

@@ -115,6 +115,17 @@ def recalled(stage: Stage, since_time: float | None, reason: str, *, now_at: flo
     return LadderState(stage, since_time, reason, MappingProxyType(held))
 
 
+def is_calm(state: LadderState) -> bool:
+    """Whether no rung holds or is about to catch: below the entry of every one nothing would change."""
+    return state.stage is Stage.ADMIT and all(latch.above_at is None for latch in state.latches.values())
+
+
+def calm_watts(ladder: Ladder, lowest_watts: float) -> float:
+    """What a domain may draw under this budget without coming to the entry of any rung."""
+    lowest = min(ladder.hold.enter_percent, ladder.trim.enter_percent, ladder.emergency.enter_percent)
+    return lowest / WHOLE_PERCENT * lowest_watts
+
+
 def climb(state: LadderState, reading: Reading, ladder: Ladder, *, now_at: float, now_time: float) -> LadderState:
     """The state after this reading: up as many rungs as it takes, down one at a time."""
     conditions = _conditions(state, reading, ladder, now_at)

@@ -6,7 +6,7 @@ raises the draw, nor keeps it up when the replicas there have ended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,12 +47,38 @@ def draw(fleet: Fleet) -> Draw:
 
 def saved_watts(fleet: Fleet, pod: Pod) -> Watts:
     """What the end of a pod takes off each domain of its node: what its GPUs draw above idle, with their overhead."""
-    at = fleet.position.get(pod.node)
-    if at is None or not pod.gpus or not started(pod):
-        return {}
-    row = fleet.rows[at]
-    above_idle = max(0.0, _pod_watts(row, pod) - pod.gpus * _idle_watts(row))
-    return {rule.name: (1.0 + rule.per_gpu_watt) * above_idle for rule in row.rules}
+    return next(savings(fleet, (pod,)))
+
+
+def savings(fleet: Fleet, pods: Iterable[Pod]) -> Iterator[Watts]:
+    """The same for many pods, one after the other."""
+    known: dict[int, _Node] = {}
+    for pod in pods:
+        at = fleet.position.get(pod.node)
+        if at is None or not pod.gpus or not started(pod):
+            yield {}
+            continue
+        row = fleet.rows[at]
+        node = known.get(at) or known.setdefault(at, _node(row))
+        told = node.told_watts.get((pod.namespace, pod.name), node.watts_per_held_gpu * pod.gpus)
+        above_idle = max(0.0, told - pod.gpus * node.idle_watts)
+        yield {rule.name: (1.0 + rule.per_gpu_watt) * above_idle for rule in row.rules}
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What a node's report says of its pods: by the kubelet's word where it gave one, else as a share."""
+
+    idle_watts: float
+    watts_per_held_gpu: float
+    told_watts: Mapping[tuple[str, str], float]
+
+
+def _node(row: Row) -> _Node:
+    pods = (row.view.telemetry and row.view.telemetry.pods) or ()
+    told = {(one.namespace, one.name): one.watts for one in pods if one.watts is not None}
+    held = _held(row)
+    return _Node(_idle_watts(row), sum(_hottest_first(row)[:held]) / held if held else 0.0, told)
 
 
 def _gpu_watts(row: Row) -> float:
@@ -61,17 +87,6 @@ def _gpu_watts(row: Row) -> float:
     watts = _hottest_first(row)
     held = _held(row)
     return sum(watts[:held]) + (len(watts) - held) * _idle_watts(row) if held < len(watts) else sum(watts)
-
-
-def _pod_watts(row: Row, pod: Pod) -> float:
-    telemetry = row.view.telemetry
-    if telemetry is None:
-        return 0.0
-    for told in telemetry.pods or ():
-        if (told.namespace, told.name) == (pod.namespace, pod.name) and told.watts is not None:
-            return told.watts
-    held = _held(row)
-    return sum(_hottest_first(row)[:held]) / held * pod.gpus if held else 0.0
 
 
 def _idle_watts(row: Row) -> float:

@@ -63,13 +63,24 @@ def candidates(fleet: Fleet, pools: Mapping[PoolKey, Pool], rolls: Mapping[PoolK
 
     A pool that only takes advice is never touched; a pod without a controller, or of a Job, would be lost.
     """
-    return tuple(
-        Candidate(pod, key, pressure.saved_watts(fleet, pod))
+    found = [
+        (key, pod)
         for key, pool in pools.items()
         if pool.rules.may_be_shed and pool.rules.mode is Mode.ENFORCE
         for pod in rolls[key].bound
         if pod.owner is not None and pod.owner.kind != "Job"
-    )
+    ]
+    saved = pressure.savings(fleet, (pod for _, pod in found))
+    return tuple(Candidate(pod, key, watts) for (key, pod), watts in zip(found, saved, strict=True))
+
+
+def by_domain(able: Iterable[Candidate]) -> Mapping[str, Sequence[Candidate]]:
+    """The candidates of each domain."""
+    found: dict[str, list[Candidate]] = {}
+    for one in able:
+        for name in one.watts:
+            found.setdefault(name, []).append(one)
+    return found
 
 
 def allowance(pools: Mapping[PoolKey, Pool], rolls: Mapping[PoolKey, RollCall], leaving: Collection[str]) -> Allowance:
