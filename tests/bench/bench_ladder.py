@@ -165,7 +165,7 @@ def main(rows: int = ROWS) -> None:
         publisher = Publisher(plane)
         publisher.start(nodes=[f"row-{number}-{at}" for number in range(rows) for at in range(NODES_PER_ROW)])
         agents = start_agents(plane, plant, real)
-        operator = start_operator(plane)
+        operator = start_operator(plane, keep_running=True)
         operator.wait_ready(CEILING_SECONDS)
         pods = wait_for("every replica runs", lambda: places(plane, rows + REAL), CEILING_SECONDS)
         for name, pod in pods.items():
