@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from penstock.cluster.objects import DomainObject
 from penstock.core import intent
 from penstock.core.fleet import Fleet
-from penstock.core.model import Domain
+from penstock.core.model import Domain, Node
 from penstock.core.pool import Problem
 from penstock.core.standing import Before, Standing, Weight, digest, judge, read, recall, stand
-from penstock.core.tree import Place, grow, settle
+from penstock.core.tree import Place, contested, grow, settle, shape
+
+MOST_NAMED = 8
 
 
 @dataclass
@@ -24,15 +27,17 @@ class Domains:
     standings: dict[str, Standing] = field(default_factory=dict)
     problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
     current: dict[str, Domain] = field(default_factory=dict)
+    contested: bool = False
+    """Whether a domain's last edit is not in force because another domain holds the same nodes."""
+    _kept_time: float = -math.inf
     _unjudged: dict[str, Before | None] = field(default_factory=dict)
     """Domains whose limit or charge an edit moves, as they were before it."""
 
-    def look(self, written: Mapping[str, DomainObject], fleet: Fleet, now_time: float) -> None:
-        """Take in what is written now. `fleet` is the one of before."""
+    def look(self, written: Mapping[str, DomainObject], nodes: Collection[Node], fleet: Fleet, now_time: float) -> None:
+        """Take in what is written now. `nodes` are those of now, `fleet` the one of before."""
         old, ordered = self.standings, sorted(written.items())
         known = {name: self._known(found) for name, found in ordered}
-        parents, misplaced = settle({name: _place(found, known[name]) for name, found in ordered})
-        self.problems = {name: _problems(found, misplaced.get(name)) for name, found in ordered}
+        parents = self._find_problems(written, known, nodes)
         self.standings = {}
         for name, found in ordered:
             one = stand(name, found.uid, found.spec, self.problems[name], known=known[name], now_time=now_time)
@@ -47,7 +52,10 @@ class Domains:
         self.current = {name: one.domain(now_time) for name, one in self.standings.items()}
 
     def keep_time(self, now_time: float) -> None:
-        """Let the budgets move that move with time."""
+        """Let the budgets move that move with time, at most once a second."""
+        if abs(now_time - self._kept_time) < 1.0:
+            return
+        self._kept_time = now_time
         for name, one in self.standings.items():
             if one.moves and (watts := one.admission_watts(now_time)) != self.current[name].budget_watts:
                 self.current[name] = replace(self.current[name], budget_watts=watts)
@@ -65,6 +73,25 @@ class Domains:
             self.current[name] = self.standings[name].domain(now_time)
         self._unjudged = {}
         return moved
+
+    def _find_problems(
+        self, written: Mapping[str, DomainObject], known: Mapping[str, Standing | None], nodes: Collection[Node]
+    ) -> dict[str, str]:
+        """Note what is wrong with each spec; the parents in force."""
+        places = {name: _place(found, known[name]) for name, found in written.items()}
+        parents, misplaced = settle(places)
+        self.problems = {name: _problems(found, misplaced.get(name)) for name, found in written.items()}
+        fit = {name: found.spec for name, found in written.items() if found.spec and not self.problems[name]}
+        wanted = [replace(intent.domain(name, spec), parent=parents[name]) for name, spec in fit.items()]
+        taken = _taken(wanted, known, nodes)
+        self.contested = bool(taken)
+        if not taken:
+            return parents
+        for name, problem in taken.items():
+            self.problems[name] += (problem,)
+            was = known[name]
+            places[name] = Place(was.parent if was else "", places[name].before)
+        return settle(places)[0]
 
     def _known(self, found: DomainObject) -> Standing | None:
         known = self.standings.get(found.name)
@@ -108,11 +135,33 @@ class Domains:
         """An inherited node is let go of when it is gone, or when another domain below or elsewhere holds it."""
         heirs = [one for one in self.standings.values() if one.inherited]
         names = sorted(self.standings) if heirs else []
-        tree = grow([replace(self.standings[name], inherited=frozenset()).domain(0.0) for name in names])
+        tree = grow([self.standings[name].shape for name in names])
         for one in heirs:
             nodes = [node for name in one.inherited if (node := fleet.node(name)) is not None]
             kept = {node.name for node in nodes if {names[at] for at in tree.leaves(node)} <= {*one.ancestors}}
             self.standings[one.name] = replace(one, inherited=frozenset(kept))
+
+
+def _taken(
+    wanted: Sequence[Domain], known: Mapping[str, Standing | None], nodes: Collection[Node]
+) -> dict[str, Problem]:
+    """The domains that an edit gives nodes which an unrelated domain holds, and what is wrong with that.
+
+    A domain that is new has nothing to fall back on: it and the other are both charged, and both say so.
+    """
+    before = {name: one.shape for name, one in known.items() if one is not None}
+    edited = {one.name for one in wanted if one.name in before and shape(before[one.name]) != shape(one)}
+    if not edited:
+        return {}
+    kept = [one for name, one in before.items() if name not in {domain.name for domain in wanted}]
+    there = contested(list(before.values()), nodes)
+    found: dict[str, Problem] = {}
+    for (name, other), contest in contested([*wanted, *kept], nodes).items():
+        new = [node for node in contest if node not in there.get((name, other), ())]
+        if name in edited and new:
+            remedy = f"PowerDomain/{other} holds them too: take them out of one, or make one the parent of the other"
+            found[name] = Problem("spec.nodeSelector", f"selects {', '.join(new[:MOST_NAMED])}", remedy)
+    return found
 
 
 def _place(found: DomainObject, known: Standing | None) -> Place:

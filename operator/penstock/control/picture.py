@@ -55,8 +55,8 @@ class Picture:
         dirty = self.state.take_dirty()
         self.before = self.fleet
         touched = self._look_at_pools(dirty)
-        if dirty.domains:
-            self.power.look(self.state.domains, self.fleet, now_time)
+        if dirty.domains or (dirty.nodes and self.power.contested):
+            self.power.look(self.state.domains, self.state.nodes.values(), self.fleet, now_time)
         self.power.keep_time(now_time)
         self._look_at_nodes(dirty, now_at)
         if self.power.judge(self.fleet, now_time):

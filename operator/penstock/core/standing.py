@@ -95,6 +95,11 @@ class Standing:
         """The lowest that the budget less its margin ever is."""
         return self.lowest_asked_watts * (1.0 - self.spec.effective_margin_percent / 100)
 
+    @property
+    def shape(self) -> Domain:
+        """Where it is and what it holds by its own spec, without the nodes that it inherited."""
+        return replace(intent.domain(self.name, self.spec), parent=self.parent)
+
     def domain(self, now_time: float) -> Domain:
         """The domain as the fleet sees it now."""
         written = intent.domain(self.name, self.spec)

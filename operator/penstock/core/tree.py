@@ -7,8 +7,9 @@ above the other, both do, with everything above either: charging twice is the sa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 from penstock.core.affinity import selects
 from penstock.core.model import Domain, Node
@@ -175,6 +176,17 @@ def _circling(parents: Mapping[str, str]) -> list[str]:
             at = parents[at]
         if at == name:
             found.append(name)
+    return found
+
+
+def contested(domains: Sequence[Domain], nodes: Iterable[Node]) -> dict[tuple[str, str], list[str]]:
+    """The nodes that two unrelated domains hold, by each order of their names."""
+    ordered = sorted(domains, key=lambda one: one.name)
+    tree = grow(ordered)
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for node in nodes:
+        for one, other in permutations(tree.leaves(node), 2):
+            found[ordered[one].name, ordered[other].name].append(node.name)
     return found
 
 

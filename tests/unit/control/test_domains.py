@@ -12,6 +12,7 @@ from penstock.control.domains import Domains
 from penstock.core.book import statements
 from penstock.core.domain_status import DomainFacts, domain_status
 from penstock.core.fleet import Fleet
+from penstock.core.model import Node
 
 NOW = 1_000_000.0
 LIMIT = 4 * 1.55 * 721.0
@@ -46,17 +47,20 @@ class Floor:
     def look(self, after: float = 1.0, *, changed: bool = True) -> None:
         self.now += after
         if changed:
-            self.domains.look(self.written, self.fleet, self.now)
+            self.domains.look(self.written, self.nodes, self.fleet, self.now)
         self.domains.keep_time(self.now)
         self.build()
         if self.domains.judge(self.fleet, self.now):
             self.build()
 
+    @property
+    def nodes(self) -> list[Node]:
+        return [a.node(f"gpu-{row}", 4, labels={"row": row}) for row in "ab"]
+
     def build(self) -> None:
-        nodes = [a.node(f"gpu-{row}", 4, labels={"row": row}) for row in "ab"]
         pods = [a.pod(f"on-{row}", node=f"gpu-{row}", gpus=4) for row in "ab"]
-        reports = [a.telemetry(node.name, 4) for node in nodes]
-        self.fleet = a.fleet(*nodes, telemetries=reports, pods=pods, domains=self.domains.current.values())
+        reports = [a.telemetry(node.name, 4) for node in self.nodes]
+        self.fleet = a.fleet(*self.nodes, telemetries=reports, pods=pods, domains=self.domains.current.values())
 
     def restart(self) -> None:
         """Forget everything but what the statuses say."""
@@ -118,6 +122,46 @@ def test_a_circle_is_remembered_over_a_restart() -> None:
     assert floor.parents() == {"row-a": "site", "row-b": "site", "site": ""}
 
 
+def test_an_edit_that_takes_nodes_of_another_domain_keeps_the_last_shape_and_the_lower_budget() -> None:
+    floor = two_rows()
+    floor.write("row-a", 12_000, nodeSelector={}, parent="site")
+    floor.look()
+    (problem,) = floor.domains.problems["row-a"]
+    assert (problem.field, problem.value) == ("spec.nodeSelector", "selects gpu-b")
+    assert "PowerDomain/row-b" in problem.remedy
+    assert floor.committed("row-a") == LIMIT
+    assert floor.domains.current["row-a"].budget_watts == 12_000
+    floor.restart()
+    floor.look()
+    assert floor.committed("row-a") == LIMIT, "nor does a restart put it in force"
+    del floor.written["row-b"]
+    floor.look()
+    assert floor.committed("row-a") == 2 * LIMIT
+    assert not floor.domains.contested
+
+
+def test_a_domain_that_leaves_its_parent_and_keeps_the_same_nodes_is_contested() -> None:
+    floor = Floor()
+    floor.write("site", nodeSelector={})
+    floor.write("row-a", row="a", parent="site")
+    floor.look()
+    floor.write("row-a", row="a")
+    floor.look()
+    assert floor.parents()["row-a"] == "site"
+    assert "PowerDomain/site" in floor.domains.problems["row-a"][0].remedy
+
+
+def test_a_new_domain_over_the_nodes_of_another_is_charged_beside_it() -> None:
+    floor = two_rows()
+    floor.write("new", nodeSelector={})
+    floor.look()
+    assert floor.domains.problems["new"] == ()
+    assert (floor.committed("new"), floor.committed("row-a")) == (2 * LIMIT, LIMIT)
+    floor.write("new", 15_000, nodeSelector={})
+    floor.look()
+    assert floor.domains.current["new"].budget_watts == 15_000
+
+
 def test_of_a_spec_with_problems_the_lower_budget_counts_for_admission_only() -> None:
     floor = two_rows()
     floor.write("row-a", 12_000, row="a", parent="sight")
@@ -154,15 +198,14 @@ def test_nodes_of_a_deleted_domain_stay_with_its_parent_until_another_holds_them
     assert floor.committed("site") == LIMIT
 
 
-def test_a_selector_that_takes_in_far_too_much_stops_at_hold_there_and_above() -> None:
-    floor = two_rows()
-    floor.write("site", LIMIT * 1.2)
-    floor.write("small", LIMIT * 0.4)
+def test_a_selector_that_takes_in_far_too_much_stops_at_hold() -> None:
+    floor = Floor()
+    floor.write("row-a", LIMIT * 0.9, row="a")
     floor.look()
-    floor.write("small", LIMIT * 0.4, nodeSelector={})
-    floor.look()
-    assert floor.waits("small")
     assert not floor.waits("row-a")
+    floor.write("row-a", LIMIT * 0.9, nodeSelector={})
+    floor.look()
+    assert floor.waits("row-a")
 
 
 def test_a_child_that_brings_too_much_under_its_parent_stops_the_parent_at_hold() -> None:
