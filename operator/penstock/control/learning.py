@@ -19,10 +19,13 @@ from penstock.core import learning
 from penstock.core.evidence import Evidence
 from penstock.core.fleet import Fleet
 from penstock.core.learned_status import learned_of, learned_watts
-from penstock.core.learning import HOUR_SECONDS, Hour, Kind, Learned
+from penstock.core.learning import HOUR_SECONDS, Hour, Kind, Learned, Sample
 from penstock.core.model import PoolKey
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+ROWS_AT_ONCE = 50
+"""Nodes that are looked at in one turn: two hundred in a second, so that a turn stays short however many there are."""
+JUDGE_SECONDS = 5.0
 RISE_RATIO = 1.05
 SOONER = 6.0
 """How much sooner than anything else a rise by more than `RISE_RATIO` is written."""
@@ -48,6 +51,13 @@ class _Memory:
         known, hour = self.known.get(kind, Learned()), self.hours.get(kind)
         return known.with_hour(hour) if hour else known
 
+    def add(self, sample: Sample, number: int) -> None:
+        hour = self.hours.get(sample.kind)
+        if hour is None or hour.number != number:
+            self.pass_on(number)
+            hour = self.hours.setdefault(sample.kind, Hour(number))
+        hour.add(sample)
+
     def pass_on(self, number: int) -> None:
         """Keep of each hour that is over what is kept of an hour."""
         for kind in [kind for kind, hour in self.hours.items() if hour.number != number]:
@@ -64,6 +74,8 @@ class Learning:
     _pools: dict[PoolKey, _Memory] = field(default_factory=dict)
     _heard: dict[str, int] = field(default_factory=dict)
     _looked_at: float = float("-inf")
+    _judged_at: float = float("-inf")
+    _next_row: int = 0
 
     def observe(self, picture: Picture, now_at: float, now_time: float) -> None:
         """Take in what agents said since the last look; what counts now is the picture's at its next look."""
@@ -72,6 +84,12 @@ class Learning:
         self._looked_at = now_at
         self._take_up(picture, now_time)
         self._sample(picture.fleet, int(now_time // HOUR_SECONDS))
+        if now_at - self._judged_at >= JUDGE_SECONDS:
+            self._judged_at = now_at
+            self._judge(picture, now_time)
+
+    def _judge(self, picture: Picture, now_time: float) -> None:
+        """What counts now, and what is to be written."""
         products = picture.fleet.context.maxima.keys() - {""}
         for key, memory in self._pools.items():
             memory.pass_on(int(now_time // HOUR_SECONDS))
@@ -104,18 +122,20 @@ class Learning:
                 self._pools[key] = _recalled(pool.uid, self.state.pools[key].status, now_time)
 
     def _sample(self, fleet: Fleet, hour: int) -> None:
-        heard: dict[str, int] = {}
-        for row in fleet.rows:
+        """Take in the next few nodes' reports, each report once."""
+        first = self._next_row if self._next_row < len(fleet.rows) else 0
+        self._next_row = first + ROWS_AT_ONCE
+        if first == 0:
+            self._heard = {name: sequence for name, sequence in self._heard.items() if name in fleet.position}
+        for row in fleet.rows[first : self._next_row]:
             telemetry = row.view.telemetry
             if telemetry is None or row.evidence is not Evidence.FRESH:
                 continue
-            heard[telemetry.node] = telemetry.sequence
-            if telemetry.pods and self._heard.get(telemetry.node) != telemetry.sequence:
+            if self._heard.get(telemetry.node) != telemetry.sequence:
+                self._heard[telemetry.node] = telemetry.sequence
                 for sample in learning.samples(telemetry, row.view.pods):
                     if memory := self._pools.get(sample.pool):
-                        memory.pass_on(hour)
-                        memory.hours.setdefault(sample.kind, Hour(hour)).add(sample)
-        self._heard = heard
+                        memory.add(sample, hour)
 
     def _is_due(self, memory: _Memory, current: Mapping[Kind, Learned], now_time: float) -> bool:
         pause_seconds = now_time - memory.written_time

@@ -149,10 +149,10 @@ def samples(telemetry: Telemetry, pods: Iterable[Pod]) -> Iterator[Sample]:
         pod = running.get((listed.namespace, listed.name))
         if pod is None or not _has_them_alone(listed):
             continue
+        pool = PoolKey(pod.namespace, pod.pool)
         for gpu in (gpus[uuid] for uuid in listed.uuids if uuid in gpus):
             if gpu.power_watts is not None and not gpu.mig and not _is_capped(gpu):
-                kind = Kind(gpu.product, pod.template_hash)
-                yield Sample(PoolKey(pod.namespace, pod.pool), kind, gpu.power_watts, _is_busy(gpu))
+                yield Sample(pool, Kind(gpu.product, pod.template_hash), gpu.power_watts, _is_busy(gpu))
 
 
 def _has_them_alone(listed: PodGpus) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import builders as a
 from penstock.cluster.objects import PoolObject
 from penstock.cluster.state import ClusterState
-from penstock.control.learning import Learning
+from penstock.control.learning import LOOK_SECONDS, ROWS_AT_ONCE, Learning
 from penstock.control.picture import Picture
 from penstock.core.learned_status import learned_watts
 from penstock.core.learning import DAY_SECONDS, Day, Kind, Learned
@@ -166,3 +166,23 @@ def test_a_pool_that_is_gone_is_forgotten() -> None:
     del desk.picture.pools[a.POOL], desk.state.pools[a.POOL]
     desk.draws(100.0)
     assert (desk.in_force, desk.written) == ((), [])
+
+
+def test_of_many_nodes_a_few_are_heard_in_each_turn_and_each_report_once() -> None:
+    desk, number = Desk(), 2 * ROWS_AT_ONCE + 20
+    names = [f"n{at:03d}" for at in range(number)]
+    reports = [
+        a.telemetry(
+            name, [a.gpu(uuid=f"GPU-{name}", power_watts=500.0)], pods=(PodGpus("search", name, (f"GPU-{name}",)),)
+        )
+        for name in names
+    ]
+    pods = [a.pod(name, name, gpus=1, template_hash="h1") for name in names]
+    nodes = [a.node(name, gpus=1) for name in names]
+    desk.picture.fleet = a.fleet(*nodes, telemetries=reports, pods=pods)
+    seen = []
+    for _ in range(5):
+        desk.look()
+        desk.now_at += LOOK_SECONDS
+        seen.append(sum(one.samples for one in desk.learning._pools[a.POOL].current().values()))
+    assert seen == [ROWS_AT_ONCE, 2 * ROWS_AT_ONCE, number, number, number]
