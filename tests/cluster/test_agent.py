@@ -195,12 +195,17 @@ def test_every_figure_of_a_node_at_rest_has_its_scope_and_its_limits(rig: Rig) -
     assert first["remappedRows"] == {}
 
 
-def test_an_error_that_the_driver_reports_is_published_at_once(rig: Rig) -> None:
+def test_an_error_that_the_driver_reports_is_published_at_once_and_counts_until_a_reset(rig: Rig) -> None:
     faults.raise_event(rig.state, 0, 31)
     listed = rig.until("XID 31", lambda status: [xid["code"] for xid in status["gpus"][0].get("xidErrors", ())] == [31])
     assert healths(listed) == ["Healthy", "Healthy"]
     faults.raise_event(rig.state, 0, 119)
-    rig.until("XID 119 counts", lambda status: healths(status) == ["NeedsReset", "Healthy"])
+    marked = rig.until("XID 119 counts", lambda status: healths(status) == ["NeedsReset", "Healthy"])
+    rig.agents.stop(NODE)
+    rig.agents.start(NODE)
+    again = rig.until("the next agent's report", lambda status: status["sequence"] > marked["sequence"])
+    assert healths(again) == ["NeedsReset", "Healthy"]
+    assert [xid["code"] for xid in again["gpus"][0]["xidErrors"]] == [119, 31]
     faults.reset_energy(rig.state, 0)
     rig.until("the GPU was reset", lambda status: healths(status) == ["Healthy", "Healthy"])
 

@@ -45,11 +45,11 @@ class EnergyWindow:
         self._seconds = self._counted_joules = self._sensed_joules = 0.0
         self._last: tuple[float, float | None, float | None] | None = None
 
-    def add(self, at: float, joules: float | None, watts: float | None) -> bool:
-        """Take one sample of the counter and of the sensor. Returns whether the counter has started anew."""
+    def add(self, at: float, joules: float | None, watts: float | None) -> None:
+        """Take one sample of the counter and of the sensor."""
         before, self._last = self._last, (at, joules, watts)
         if before is None or at <= before[0]:
-            return False
+            return
         seconds = at - before[0]
         counted = self._counted(before[1], joules, seconds)
         sensed = _sensed(before[2], watts, seconds, counted)
@@ -57,7 +57,6 @@ class EnergyWindow:
             self._take(_Span(at, seconds, _either(counted, sensed), _either(sensed, counted)))
         while self._spans and self._spans[0].until <= at - HORIZON_SECONDS:
             self._take_back(self._spans.popleft())
-        return before[1] is not None and joules is not None and joules < before[1]
 
     def accounted(self) -> Accounted | None:
         """Over the last minute, or since the first sample; None before ten seconds are known."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -34,6 +35,27 @@ class _Metadata(msgspec.Struct):
 
 class _Labelled(msgspec.Struct):
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+class ReportedXid(msgspec.Struct):
+    code: int
+    at: datetime
+
+
+class ReportedGpu(msgspec.Struct, rename="camel"):
+    """Of an earlier report, what outlives the agent that wrote it."""
+
+    uuid: str
+    energy_joules: float | None = None
+    xid_errors: list[ReportedXid] | None = None
+
+
+class _ReportedStatus(msgspec.Struct):
+    gpus: list[ReportedGpu] | None = None
+
+
+class _Reported(msgspec.Struct):
+    status: _ReportedStatus = msgspec.field(default_factory=_ReportedStatus)
 
 
 class ApiSession:
@@ -88,6 +110,14 @@ class GPUNodeClient(ApiSession):
         """Labels of the agent's own node, from the API server's cache."""
         node = await self.read(f"/api/v1/nodes/{self._node_name}?resourceVersion=0", _METADATA_ONLY)
         return msgspec.json.decode(node, type=_Labelled).metadata.labels or {}
+
+    async def reported_gpus(self) -> Sequence[ReportedGpu]:
+        """What this node's agent reported last; nothing where none has."""
+        try:
+            node = await self.read(f"{GPU_NODES}/{self._node_name}")
+        except NotFound:
+            return ()
+        return msgspec.json.decode(node, type=_Reported).status.gpus or ()
 
     async def publish(self, patch: bytes) -> None:
         """Merge `patch` into `/status`; an object that is not there is made first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -19,27 +19,40 @@ logger = logging.getLogger(__name__)
 
 WAIT_MILLISECONDS = 1000
 KEPT = 8
-_WANTED = pynvml.nvmlEventTypeXidCriticalError
+_WANTED = pynvml.nvmlEventTypeXidCriticalError | pynvml.nvmlEventMigConfigChange
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
 class XidLog:
-    """The latest XIDs of each GPU, by UUID; told to `heard` as they come."""
+    """The latest XIDs of each GPU since it was last reset, by UUID.
+
+    A reset shows in the energy counter, which starts anew with the GPU, with the driver and with the node.
+    """
 
     def __init__(self) -> None:
         self._xids: dict[str, deque[Xid]] = {}
+        self._joules: dict[str, float] = {}
+
+    def recall(self, uuid: str, xids: Iterable[Xid], energy_joules: float | None) -> None:
+        """What an agent before this one reported last; newest first."""
+        self._xids[uuid] = deque(xids, maxlen=KEPT)
+        self.see_energy(uuid, energy_joules)
 
     def add(self, uuid: str, xid: Xid) -> None:
         self._xids.setdefault(uuid, deque(maxlen=KEPT)).appendleft(xid)
 
+    def see_energy(self, uuid: str, joules: float | None) -> None:
+        """A counter that fell: the GPU was reset, and what it suffered before counts no more."""
+        if joules is None:
+            return
+        if joules < self._joules.get(uuid, 0.0):
+            self._xids.pop(uuid, None)
+        self._joules[uuid] = joules
+
     def of(self, uuid: str) -> tuple[Xid, ...]:
         """Newest first."""
         return tuple(self._xids.get(uuid, ()))
-
-    def forget(self, uuid: str) -> None:
-        """The GPU was reset: what it suffered before counts no more."""
-        self._xids.pop(uuid, None)
 
 
 class XidWatch(threading.Thread):
@@ -114,7 +127,8 @@ class XidWatch(threading.Thread):
             self._pause_seconds = _FIRST_PAUSE_SECONDS
             return
         uuid = str(pynvml.nvmlDeviceGetUUID(event.device))
-        xid = Xid(int(event.eventData), datetime.now(UTC))
-        self._log.add(uuid, xid)
-        logger.warning("the driver reports an error", extra={"gpu": uuid, "xid": xid.code})
+        if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
+            xid = Xid(int(event.eventData), datetime.now(UTC))
+            self._log.add(uuid, xid)
+            logger.warning("the driver reports an error", extra={"gpu": uuid, "xid": xid.code})
         self._heard(uuid)

@@ -36,13 +36,13 @@ _THROTTLE_COUNTERS = {
 }
 _NANOSECONDS = 1e9
 _RECOVERY_ACTIONS = {
-    1: "reset the GPU",
-    2: "reboot the node",
-    3: "drain peer-to-peer traffic",
-    4: "drain and reset the GPU",
-    5: "recover the IMEX domain",
-    6: "reset the bus",
-    7: "reboot the system",
+    1: "GPUReset",
+    2: "NodeReboot",
+    3: "DrainP2P",
+    4: "DrainAndReset",
+    5: "RecoverIMEXDomain",
+    6: "BusReset",
+    7: "SystemReboot",
 }
 
 
@@ -229,7 +229,7 @@ class Gpu:
 
 
 def _recovery(action: float) -> str:
-    return _RECOVERY_ACTIONS.get(int(action), f"recovery action {action:g}") if action else ""
+    return _RECOVERY_ACTIONS.get(int(action), f"Action{action:g}") if action else ""
 
 
 def _thousandth(value: Any) -> float | None:

@@ -42,6 +42,15 @@ APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 INFORMING_XIDS = frozenset({63, 92, 94, 121, 154})
 """They announce what NVML then says itself: rows that wait to be remapped, contained errors, a recovery action."""
 
+_RECOVERY = {
+    "GPUReset": "reset the GPU: nvidia-smi --gpu-reset",
+    "NodeReboot": "reboot the node",
+    "DrainP2P": "drain the peer-to-peer traffic of the GPU",
+    "DrainAndReset": "drain the GPU and reset it",
+    "RecoverIMEXDomain": "recover the IMEX domain",
+    "BusReset": "reset the GPU's bus",
+    "SystemReboot": "reboot the whole system",
+}
 _FAULTS = {
     NVML_ERROR_GPU_IS_LOST: Finding(
         Health.LOST, "the GPU has fallen off the bus; reboot the node, and exchange the GPU if it is lost again"
@@ -66,7 +75,14 @@ def judge(reading: Reading, xids: Sequence[Xid]) -> Finding:
         found = question(reading, xids)
         if found is not None:
             return found
-    return Finding(Health.HEALTHY, reading.complaint)
+    return Finding(Health.HEALTHY, reading.complaint or _foreign_cap(reading))
+
+
+def _foreign_cap(reading: Reading) -> str:
+    asked, enforced = reading.requested_limit_watts, reading.enforced_limit_watts
+    if asked is None or enforced is None or enforced >= asked:
+        return ""
+    return f"somebody else caps this GPU: {enforced:g} W are enforced of the {asked:g} W that were asked for"
 
 
 def _rows_failed(reading: Reading, _: Sequence[Xid]) -> Finding | None:
@@ -77,7 +93,10 @@ def _rows_failed(reading: Reading, _: Sequence[Xid]) -> Finding | None:
 
 
 def _recovery_asked(reading: Reading, _: Sequence[Xid]) -> Finding | None:
-    return Finding(Health.NEEDS_RESET, f"the driver asks to {reading.recovery}") if reading.recovery else None
+    if not reading.recovery:
+        return None
+    todo = _RECOVERY.get(reading.recovery, f"act ({reading.recovery}, see NVIDIA's list of recovery actions)")
+    return Finding(Health.NEEDS_RESET, f"the driver asks to {todo}")
 
 
 def _xid(_: Reading, xids: Sequence[Xid]) -> Finding | None:

@@ -50,12 +50,14 @@ class NodeGpus(threading.Thread):
         super().__init__(name="nvml", daemon=True)
         self._sample_seconds = sample_seconds
         self._alarm = alarm
+        self.xids = XidLog()
         self._leave = threading.Event()
         self._samplers: list[Sampler] = []
         self._driver: Driver | None = None
         self._open: list[_Rounds] = []
         self._fault = ""
-        self._paused = ""
+        self._paused = self._away = ""
+        """Asked for by others, and done by this thread."""
         self._turn = threading.Event()
         self._born_at: float | None = None
 
@@ -68,7 +70,10 @@ class NodeGpus(threading.Thread):
             raise NvmlUnavailable("the thread that supervises NVML has died; its error is in the log above")
         if self._born_at is None:
             return None
+        paused = self._paused or self._away
         driver, fault = self._driver, self._fault
+        if paused and not fault:
+            fault = f"{paused}; the devices are being let go"
         if driver is None and not fault:
             if now - self._born_at < _START_PATIENCE_SECONDS:
                 return None
@@ -84,7 +89,7 @@ class NodeGpus(threading.Thread):
             driver_version=driver.driver_version if driver else None,
             nvml_version=driver.nvml_version if driver else None,
             fault=fault,
-            paused=self._paused,
+            paused=paused,
         )
 
     def owned_by(self, owners: Mapping[str, frozenset[PodName]], now: float) -> None:
@@ -122,7 +127,7 @@ class NodeGpus(threading.Thread):
                 self._serve(Driver())
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except NvmlUnavailable as error:
-                self._fault = str(error)
+                self._fault, self._away = str(error), ""
                 logger.error("NVML cannot be used; trying again", extra={"why": str(error), "in_s": pause_seconds})
                 self._turn.wait(pause_seconds)
                 self._turn.clear()
@@ -142,7 +147,8 @@ class NodeGpus(threading.Thread):
         outcome = "every device is let go, and comes back when the label is gone"
         if hanging:
             outcome = f"the devices are not let go, for a call hangs ({hanging}): reboot the node if it stays so"
-        fault = f"{self._paused}; {outcome}"
+        self._away = self._paused or self._away
+        fault = f"{self._away}; {outcome}"
         if fault != self._fault:
             self._fault = fault
             logger.warning("paused", extra={"why": fault})
@@ -151,9 +157,14 @@ class NodeGpus(threading.Thread):
     def _serve(self, driver: Driver) -> None:
         """Sample until the driver goes away, the count of GPUs changes, the node is paused or the agent stops."""
         count = driver.gpu_count()
-        rounds = _Rounds(driver, count, self._sample_seconds, self._alarm)
+        watch = XidWatch(count, self.xids, self._look_again)
+        samplers = [
+            Sampler(index, self._sample_seconds, xids=self.xids, opened=watch.renew, alarm=self._alarm)
+            for index in range(count)
+        ]
+        rounds = _Rounds(driver, watch, samplers)
         self._open.append(rounds)
-        self._samplers, self._driver, self._fault = rounds.samplers, driver, ""
+        self._samplers, self._driver, self._fault, self._away = samplers, driver, "", ""
         logger.info("NVML is up", extra={"gpus": count, "driver": driver.driver_version, "nvml": driver.nvml_version})
         rounds.start()
         try:
@@ -166,25 +177,25 @@ class NodeGpus(threading.Thread):
             rounds.end()
             self._open = [rounds for rounds in self._open if not rounds.close()]
 
+    def _look_again(self, uuid: str) -> None:
+        for sampler in self._samplers:
+            sampler.look_again_at(uuid)
+
 
 class _Rounds:
     """The threads that read the GPUs while NVML is initialised once."""
 
-    def __init__(self, driver: Driver, count: int, sample_seconds: float, alarm: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, watch: XidWatch, samplers: list[Sampler]) -> None:
         self._driver = driver
-        log = XidLog()
-        self._watch = XidWatch(count, log, self._look_again)
-        self.samplers = [
-            Sampler(index, sample_seconds, xids=log, opened=self._watch.renew, alarm=alarm) for index in range(count)
-        ]
-        self._threads: tuple[Sampler | XidWatch, ...] = (*self.samplers, self._watch)
+        self._samplers = samplers
+        self._threads: tuple[Sampler | XidWatch, ...] = (*samplers, watch)
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
     def all_sample(self) -> bool:
-        return all(sampler.is_alive() for sampler in self.samplers)
+        return all(sampler.is_alive() for sampler in self._samplers)
 
     def hanging(self) -> list[str]:
         """Names of the threads that have not left."""
@@ -206,7 +217,3 @@ class _Rounds:
             return False
         self._driver.close()
         return True
-
-    def _look_again(self, uuid: str) -> None:
-        for sampler in self.samplers:
-            sampler.look_again_at(uuid)

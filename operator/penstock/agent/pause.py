@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import aiohttp
@@ -43,13 +43,21 @@ def pause_reason(labels: Mapping[str, str]) -> str:
 class PauseWatch:
     """Looks at the node's labels at each heartbeat, and before the GPUs are opened for the first time.
 
-    Without an answer the last one holds; without the right to ask, nothing is ever paused.
+    Without an answer the last one holds; without the right to ask, nothing is ever paused. `before_start` is done once,
+    before the GPUs are started.
     """
 
-    def __init__(self, node: LabelledNode, gpus: PausableGpus, heartbeat_seconds: float) -> None:
+    def __init__(
+        self,
+        node: LabelledNode,
+        gpus: PausableGpus,
+        heartbeat_seconds: float,
+        before_start: Callable[[], Awaitable[None]],
+    ) -> None:
         self._node = node
         self._gpus = gpus
         self._heartbeat_seconds = heartbeat_seconds
+        self._before_start = before_start
         self._started = False
         self._allowed = True
 
@@ -71,8 +79,16 @@ class PauseWatch:
         else:
             self._gpus.resume()
         if not self._started:
-            self._gpus.start()
-            self._started = True
+            await self._start()
+
+    async def _start(self) -> None:
+        try:
+            await self._before_start()
+        except _UNANSWERED as error:
+            logger.warning("not started yet", extra={"why": f"{type(error).__name__}: {error}"})
+            return
+        self._gpus.start()
+        self._started = True
 
     async def _labels(self) -> Mapping[str, str] | None:
         try:

@@ -18,6 +18,8 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 
 from penstock.agent.access import find_access
 from penstock.agent.client import GPUNodeClient
+from penstock.agent.events import XidLog
+from penstock.agent.health import Xid
 from penstock.agent.holders import Holders
 from penstock.agent.node import NodeGpus
 from penstock.agent.pause import PauseWatch
@@ -47,12 +49,18 @@ async def run(settings: AgentSettings) -> None:
     )
     try:
         async with GPUNodeClient(access, settings.node_name) as client:
-            pause = PauseWatch(client, gpus, settings.heartbeat_seconds)
+            pause = PauseWatch(client, gpus, settings.heartbeat_seconds, lambda: _recall(client, gpus.xids))
             async with _beside(pause.run(), *([resources.run()] if resources else [])):
                 await Publisher(client, reporter, settings).run(leave, alarm)
     finally:
         gpus.stop()
         logger.info("agent stopped")
+
+
+async def _recall(client: GPUNodeClient, xids: XidLog) -> None:
+    """An error counts until its GPU is reset, not until the agent is restarted."""
+    for gpu in await client.reported_gpus():
+        xids.recall(gpu.uuid, [Xid(xid.code, xid.at) for xid in gpu.xid_errors or ()], gpu.energy_joules)
 
 
 @asynccontextmanager

@@ -173,9 +173,8 @@ class Sampler(threading.Thread):
             changed_hands = now - self._owner_changed_at <= OWNER_SETTLES_SECONDS
             idle = (free or changed_hands) and draws_idle(reading.power_watts, identity.maximum_limit_watts)
             self._window.add(now, reading.power_watts, idle=idle)
-        if self._energy.add(now, reading.energy_joules, reading.power_watts):
-            # The counter starts anew with the GPU: what the driver said of it before is over.
-            self._xids.forget(identity.uuid)
+        self._energy.add(now, reading.energy_joules, reading.power_watts)
+        self._xids.see_energy(identity.uuid, reading.energy_joules)
         xids = self._xids.of(identity.uuid)
         found = health.judge(reading, xids)
         return Observation(

@@ -79,10 +79,3 @@ def test_accounted_watts(samples: list[Sample], expected: Accounted | None) -> N
         return
     assert found.watts == pytest.approx(expected.watts, rel=0.01)
     assert found.gap_percent == (pytest.approx(expected.gap_percent) if expected.gap_percent else None)
-
-
-def test_a_restart_of_the_counter_is_told() -> None:
-    window = EnergyWindow(700)
-    assert [window.add(at, joules, 500) for at, joules in ((0, 10.0), (1, 20.0), (2, 5.0), (3, 15.0))] == [
-        *(False, False, True, False)
-    ]

@@ -105,7 +105,7 @@ def failing(target: Target, code: int) -> Callable[[NvmlState], None]:
             {"throttle_reasons": ("SwPowerCap", "HwPowerBrake")},
             id="only the event reasons that slow a GPU down are throttling",
         ),
-        pytest.param(change(recovery_action=4), {"recovery": "drain and reset the GPU"}, id="NVIDIA asks for a reset"),
+        pytest.param(change(recovery_action=4), {"recovery": "DrainAndReset"}, id="NVIDIA asks for a reset"),
         pytest.param(
             lambda state: faults.limit_externally(state, 0, 400),
             {"power_watts": 400.0, "enforced_limit_watts": 400.0, "throttle_reasons": ("SwPowerCap",)},
@@ -223,7 +223,7 @@ def test_state_is_read_every_half_minute_and_at_once_when_something_happened(sta
     pacer.gpu.look_again()
     seen = pacer.read_after(1)
     assert seen.state.remapped_rows == RemappedRows(0, 0, pending=True, failed=False)
-    assert seen.recovery == "reset the GPU"
+    assert seen.recovery == "GPUReset"
     with state.change(0) as device:
         device.remapping_pending = 0
     assert pacer.read_after(SLOW_SECONDS - 1).state == seen.state
@@ -235,7 +235,7 @@ def test_what_the_driver_asked_for_holds_until_it_says_otherwise(state: NvmlStat
         device.recovery_action = 1
     pacer.read_after(0)
     faults.fail(state, 0, Target.RECOVERY_ACTION, pynvml.NVML_ERROR_UNKNOWN)
-    assert pacer.read_after(MEDIUM_SECONDS).recovery == "reset the GPU"
+    assert pacer.read_after(MEDIUM_SECONDS).recovery == "GPUReset"
 
 
 def test_throttled_time_is_counted_by_reason(state: NvmlState, pacer: Pacer) -> None:

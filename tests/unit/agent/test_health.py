@@ -43,14 +43,14 @@ def rows(*, pending: bool = False, failed: bool = False) -> State:
             reading(State(uncorrectable_ecc_errors=2)), (), Health.NEEDS_RESET, "2 uncorrectable", id="memory errors"
         ),
         pytest.param(
-            reading(recovery="reboot the node"),
+            reading(recovery="NodeReboot"),
             (),
             Health.NEEDS_RESET,
             "asks to reboot the node",
             id="the driver's word",
         ),
         pytest.param(
-            reading(rows(failed=True), recovery="reset the GPU"),
+            reading(rows(failed=True), recovery="GPUReset"),
             (Xid(79, AT),),
             Health.FAILED,
             "exchanged",

@@ -50,6 +50,9 @@ class Gpus:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
+    async def remember(self) -> None:
+        self.asked.append("remember")
+
     def start(self) -> None:
         self.asked.append("start")
 
@@ -61,24 +64,44 @@ class Gpus:
 
 
 FAILED = ApiError(500, "InternalError", "")
+BEGUN = ("remember", "start")
 
 
 @pytest.mark.parametrize(
     ("answers", "asked"),
     (
-        pytest.param([DEPLOYED], ["resume", "start", "resume"], id="started at the first look, and only once"),
-        pytest.param([UPGRADING], ["pause", "start", "pause"], id="paused before it is started"),
+        pytest.param([DEPLOYED], ["resume", *BEGUN, "resume"], id="started once"),
+        pytest.param([UPGRADING], ["pause", *BEGUN, "pause"], id="paused before it is started"),
         pytest.param([FAILED, FAILED], [], id="never opened before the labels were read"),
-        pytest.param([FAILED, UPGRADING], ["pause", "start"], id="an answer that comes late"),
-        pytest.param([UPGRADING, FAILED], ["pause", "start"], id="without an answer the last one holds"),
-        pytest.param([UPGRADING, DEPLOYED], ["pause", "start", "resume"], id="the label is gone"),
-        pytest.param([Forbidden(403, "", "")], ["resume", "start", "resume"], id="without the right nothing is paused"),
-        pytest.param([NotFound(404, "", "")], ["resume", "start", "resume"], id="a node that is not registered"),
+        pytest.param([FAILED, UPGRADING], ["pause", *BEGUN], id="an answer that comes late"),
+        pytest.param([UPGRADING, FAILED], ["pause", *BEGUN], id="without an answer the last one holds"),
+        pytest.param([UPGRADING, DEPLOYED], ["pause", *BEGUN, "resume"], id="the label is gone"),
+        pytest.param(
+            [Forbidden(403, "", "")],
+            ["resume", *BEGUN, "resume"],
+            id="no right to ask",
+        ),
+        pytest.param([NotFound(404, "", "")], ["resume", *BEGUN, "resume"], id="an unknown node"),
     ),
 )
 async def test_what_the_labels_do(answers: list[dict[str, str] | Exception], asked: list[str]) -> None:
     gpus = Gpus()
-    watch = PauseWatch(Node(*answers), gpus, heartbeat_seconds=10)
+    watch = PauseWatch(Node(*answers), gpus, 10, gpus.remember)
     for _ in range(2):
         await watch.look()
     assert gpus.asked == asked
+
+
+async def test_nothing_is_opened_before_the_earlier_report_was_read() -> None:
+    gpus = Gpus()
+    answers: list[Exception | None] = [FAILED, None]
+
+    async def remember() -> None:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    watch = PauseWatch(Node(DEPLOYED), gpus, 10, remember)
+    await watch.look()
+    assert "start" not in gpus.asked
+    await watch.look()
+    assert "start" in gpus.asked
