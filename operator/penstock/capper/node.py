@@ -21,13 +21,17 @@ FAREWELL_SECONDS = 1.0
 
 
 class NodeLimits(threading.Thread):
+    """Start it once it is known whether the node is paused."""
+
     def __init__(self, desk: Desk) -> None:
         super().__init__(name="limits", daemon=True)
         self.fault = "NVML: not loaded yet"
         """Why NVML cannot be used; empty where it can."""
         self._desk = desk
         self._hands: list[Hand] = []
+        self._paused = ""
         self._leave = threading.Event()
+        self._turn = threading.Event()
 
     def findings(self, now: float) -> tuple[Finding, ...]:
         """What is known of each GPU at `now` (monotonic seconds).
@@ -39,36 +43,50 @@ class NodeLimits(threading.Thread):
         found = (hand.finding(now) for hand in self._hands)
         return tuple(finding for finding in found if finding is not None)
 
+    def pause(self, why: str) -> None:
+        """Let go of every device until it is called with an empty reason. May be called again and again."""
+        if self._paused != why:
+            self._paused = why
+            self._turn.set()
+
     def stop(self) -> None:
         """Ask every thread to leave. Limits stay as they are: pods may still run under them."""
         self._leave.set()
+        self._turn.set()
 
     def run(self) -> None:
         pause_seconds = FIRST_PAUSE_SECONDS
         while not self._leave.is_set():
+            self._turn.clear()
+            if self._paused:
+                self.fault = f"{self._paused}; every device is let go, and comes back when the label is gone"
+                self._turn.wait()
+                continue
             try:
                 self._serve(Driver())
                 pause_seconds = FIRST_PAUSE_SECONDS
             except NvmlUnavailable as error:
                 self.fault = str(error)
                 logger.error("NVML cannot be used; trying again", extra={"why": str(error), "in_s": pause_seconds})
-                self._leave.wait(pause_seconds)
+                self._turn.wait(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def _serve(self, driver: Driver) -> None:
-        """Until the driver goes away, the count of GPUs changes or the capper stops."""
+        """Until the driver goes away, the count of GPUs changes, the node is paused or the capper stops."""
         count = driver.gpu_count()
         hands = [Hand(index, self._desk) for index in range(count)]
         for hand in hands:
             hand.start()
         self._hands, self.fault = hands, ""
+        gone = True
         try:
-            while not self._leave.wait(self._desk.look_seconds):
+            while not self._turn.wait(self._desk.look_seconds):
                 if not all(hand.is_alive() for hand in hands) or driver.gpu_count() != count:
-                    return
+                    break
+            gone = any(hand.driver_gone for hand in hands)
         finally:
             _end(hands, driver)
-            if any(hand.driver_gone for hand in hands):
+            if gone:
                 told = "the driver was loaded anew since our cap, so the limit is no longer ours"
                 self._desk.notebook.disown_all("DriverReloaded", told)
 

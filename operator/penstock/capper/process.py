@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.agent.access import find_access
 from penstock.agent.client import GPU_NODES
+from penstock.agent.pause import pause_reason
 from penstock.agent.process import boot_id
 from penstock.capper import orders as words
 from penstock.capper.client import NODES, CapperClient, Seen
@@ -49,7 +50,6 @@ async def run(settings: CapperSettings) -> None:
         raise InvalidInput("PENSTOCK_STATE_DIRECTORY", settings.state_directory, remedy) from error
     desk = Desk(notebook, Pace(settings.gpus_per_minute), boot_id(), settings.look_seconds)
     limits = NodeLimits(desk)
-    limits.start()
     try:
         async with CapperClient(access, settings.node_name) as client:
             await Capper(client, limits, desk, settings).run(leave)
@@ -102,9 +102,13 @@ class Capper:
     def _give_orders(self, news: str) -> None:
         """Nothing is touched before both objects were seen: the kill switch is on one, the caps are in the other."""
         self._seen.add(news)
-        if len(self._seen) > 1:
-            heard = self._ear.hears(time.monotonic())
-            self._desk.orders = words.orders(self._gpu_node, self._node, Mode(self._settings.mode), heard=heard)
+        if len(self._seen) == 1:
+            return
+        heard = self._ear.hears(time.monotonic())
+        self._desk.orders = words.orders(self._gpu_node, self._node, Mode(self._settings.mode), heard=heard)
+        self._limits.pause(pause_reason(self._node.metadata.labels) if self._node else "")
+        if self._limits.ident is None:
+            self._limits.start()
 
     # ----------------------------------------------------------------------------------------------- what became of it
 
