@@ -18,6 +18,7 @@ Object = dict[str, Any]
 ROW_A, ROW_B = {"row": "a"}, {"row": "b"}
 PLENTY = 100_000
 CUT_SECONDS = 30.0
+ANY_ROW = {"key": "row", "operator": "Exists"}
 
 
 def two_rows(factory: Factory, *, site_watts: float = PLENTY) -> None:
@@ -181,3 +182,28 @@ def test_the_nodes_of_a_deleted_domain_stay_charged_to_its_parent(factory: Facto
     assert factory.domain_status("site")["committedWatts"] == pytest.approx(before, rel=0.05)
     factory.domain("row-a", PLENTY, ROW_A, parent="site")
     factory.wait_condition("site", "Ready", "Accepted", domain=True)
+
+
+def test_an_edit_that_takes_the_nodes_of_another_domain_is_not_in_force_until_they_are_given_up(
+    factory: Factory,
+) -> None:
+    two_rows(factory)
+    factory.patch_domain("row-a", {"nodeSelector": {"matchLabels": None, "matchExpressions": [ANY_ROW]}})
+    told = factory.wait_condition("row-a", "Ready", "InvalidSpec", domain=True)["message"]
+    assert "selects fr-1" in told or "selects fr-0" in told
+    assert "PowerDomain/row-b holds them too" in told
+    assert factory.domain_status("row-a")["nodes"] == 1
+    assert factory.condition("row-b", "Ready", domain=True)["reason"] == "Accepted"
+    factory.plane.api.delete(factory.domain_path("row-b"))
+    wait_for("the edit counts", lambda: factory.domain_status("row-a")["nodes"] == 2, SOON_SECONDS)
+
+
+def test_a_window_that_is_open_lowers_the_budget_and_says_when_it_ends(factory: Factory) -> None:
+    two_rows(factory)
+    always = {"cron": "* * * * *", "duration": "2m", "timeZone": "Europe/Berlin", "watts": 60_000}
+    opens = datetime.now(UTC) + timedelta(hours=1)
+    later = {"cron": f"{opens.minute} {opens.hour} * * *", "duration": "1h", "watts": 50_000}
+    factory.patch_domain("site", {"budget": {"windows": [always, later]}})
+    wait_for("the window counts", lambda: factory.domain_status("site")["budgetWatts"] == 60_000, SOON_SECONDS)
+    announced = factory.domain_status("site")["nextBudget"]
+    assert (announced["watts"], announced["at"]) == (50_000, rfc3339(opens.replace(second=0)))
