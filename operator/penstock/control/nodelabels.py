@@ -24,7 +24,9 @@ from penstock.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
+ROWS_AT_ONCE = 200
+"""Nodes that are looked at in one turn, so that a turn stays short however many there are."""
 WRITE_PAUSE_SECONDS = 5.0
 """Between two writes to one node: a cap that is raised step by step is not worth a write each."""
 MOST_AT_ONCE = 8
@@ -46,6 +48,7 @@ class NodeLabels:
     hold_seconds: float
     lost_seconds: float
     _looked_at: float = float("-inf")
+    _next_row: int = 0
     _settled: dict[str, Row] = field(default_factory=dict)
     _turning: dict[str, tuple[Mark | None, float]] = field(default_factory=dict)
     """The condition that a node ought to have and has not, and since when."""
@@ -61,7 +64,9 @@ class NodeLabels:
             for name in memory.keys() - fleet.position.keys():
                 del memory[name]
         self._next_at = {name: at for name, at in self._next_at.items() if at > now_at}
-        for row in fleet.rows:
+        first = self._next_row if self._next_row < len(fleet.rows) else 0
+        self._next_row = first + ROWS_AT_ONCE
+        for row in fleet.rows[first : self._next_row]:
             name = row.view.node.name
             if len(self._busy) >= MOST_AT_ONCE:
                 return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import builders as a
-from penstock.control.nodelabels import MOST_AT_ONCE, WRITE_PAUSE_SECONDS, NodeLabels
+from penstock.control.nodelabels import MOST_AT_ONCE, ROWS_AT_ONCE, WRITE_PAUSE_SECONDS, NodeLabels
 from penstock.core.model import GpuHealth, Mark, Node
 
 LIMITED = a.gpu(0, minimum_watts=200.0, default_watts=700.0)
@@ -77,6 +77,14 @@ def test_a_new_fleet_is_labelled_a_few_nodes_at_a_time() -> None:
     desk.turn(1001.0, *nodes, answered=False)
     assert len(desk.acts) == MOST_AT_ONCE, "none is begun while so many are under way"
     desk.close()
+
+
+def test_a_large_fleet_is_looked_at_in_parts_and_nobody_is_left_out() -> None:
+    desk = Desk()
+    settled = [a.node(f"n{at:04d}", gpus=1, labels=LABELLED) for at in range(ROWS_AT_ONCE)]
+    last = a.node("n9999", gpus=1)
+    assert desk.turn(1000.0, *settled, last) == []
+    assert desk.turn(1001.0, *settled, last) == ["/api/v1/nodes/n9999"]
 
 
 def test_a_condition_has_to_stand_for_a_while_before_it_is_written() -> None:
