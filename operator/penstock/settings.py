@@ -97,7 +97,7 @@ class Settings(_Environment):
     prometheus_interval_seconds: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 30
     """How often an exporter reads its GPUs, or is scraped, whichever is longer; three of these are fresh."""
 
-    prometheus_poll_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 10
+    prometheus_poll_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 15
     """Pause between two rounds of queries."""
 
     prometheus_timeout_seconds: Annotated[float, Field(gt=0, le=120, allow_inf_nan=False)] = 10

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from factory import BRISK, PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet
-from rig.agents import start_plant
+from penstock.api.names import GPU_RESOURCE
+from rig.agents import LOAD_ANNOTATION, start_plant
 from rig.controlplane import ControlPlane
 from rig.exporter import NEW_NAMES, Exporters
 from rig.fleet import add_nodes
@@ -50,9 +51,16 @@ class Rig:
         told = f"{number} nodes are stale"
         wait_for(told, lambda: self.stale_nodes() == number, STALE_CEILING_SECONDS)
 
+    def pool(self, name: str, replicas: int = 1) -> None:
+        """Apply a pool that serves nothing, so that no GPU is hot for minutes after it is gone."""
+        server = {"name": "server", "image": "server:1", "resources": {"limits": {GPU_RESOURCE: "2"}}}
+        metadata = {"annotations": {LOAD_ANNOTATION: "0"}}
+        spec = {"terminationGracePeriodSeconds": 1, "containers": [server]}
+        self.factory.pool(name, replicas=replicas, template={"metadata": metadata, "spec": spec})
+
     def attracted_to(self, pool: str) -> str:
         """The node that a new replica goes to."""
-        self.factory.pool(pool)
+        self.pool(pool)
         self.factory.wait_running(pool, 1)
         (node,) = self.factory.nodes_of(pool)
         return node
@@ -98,7 +106,9 @@ def rig(started: Rig) -> Iterator[Rig]:
 
 
 def test_a_pool_is_placed_by_what_exporters_say_and_no_agent_speaks(rig: Rig) -> None:
-    assert rig.attracted_to("llama") == "de-0"
+    rig.factory.pool("llama")
+    rig.factory.wait_running("llama", 1)
+    assert rig.factory.nodes_of("llama") == ["de-0"]
     assert rig.factory.plane.api.list(GPU_NODES) == []
 
     def busy() -> bool:
@@ -110,11 +120,11 @@ def test_a_pool_is_placed_by_what_exporters_say_and_no_agent_speaks(rig: Rig) ->
 
 
 def test_while_prometheus_is_down_telemetry_grows_old_and_after_its_restart_it_is_believed_again(rig: Rig) -> None:
-    rig.factory.pool("before")
-    (pod,) = rig.factory.wait_running("before", 1)
+    rig.attracted_to("before")
+    (pod,) = rig.factory.running("before")
     rig.prometheus.stop()
     rig.wait_stale(3)
-    rig.factory.pool("llama")
+    rig.pool("llama")
     assert rig.factory.wait_waiting("llama", "TelemetryStale")
     assert [one["metadata"]["uid"] for one in rig.factory.running("before")] == [pod["metadata"]["uid"]]
     rig.prometheus.start()
@@ -125,7 +135,7 @@ def test_a_prometheus_that_does_not_answer_in_time_tells_nothing(rig: Rig) -> No
     rig.prometheus.freeze()
     try:
         rig.wait_stale(3)
-        rig.factory.pool("llama")
+        rig.pool("llama")
         assert rig.factory.wait_waiting("llama", "TelemetryStale")
     finally:
         rig.prometheus.thaw()
@@ -180,7 +190,7 @@ def test_the_names_of_fields_since_dcgm_4_6_are_understood(rig: Rig) -> None:
 
 
 def test_a_node_without_an_exporter_takes_nothing(rig: Rig) -> None:
-    rig.factory.pool("llama", replicas=5)
+    rig.pool("llama", replicas=5)
     rig.factory.wait_running("llama", 4)
     assert rig.factory.nodes_of("llama") == ["de-0", "de-0", "de-1", "de-1"]
     (waiting,) = wait_for("the fifth waits", lambda: rig.factory.status("llama").get("waiting"), SOON_SECONDS)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,18 +96,21 @@ class PrometheusTelemetry:
             dcgm_fields.accounted_query(),
         )
         answers = await asyncio.gather(*(self._query(session, headers, query, moment) for query in queries))
+        # In a thread: of a thousand nodes it takes longer than the loop may sleep.
+        interval_seconds, nodes = self._server.interval_seconds, frozenset(self._state.nodes)
+        reports = await asyncio.to_thread(dcgm.reports, dcgm.Answers(*answers), nodes, interval_seconds)
         # The clock was read after we asked, so counting from then makes nothing younger than it is.
-        self._take(dcgm.Answers(*answers), evaluated, asked_at)
+        self._take(reports, evaluated, asked_at)
 
     async def _query(
         self, session: aiohttp.ClientSession, headers: dict[str, str], query: str, moment: str = ""
     ) -> list[Series]:
         form = {"query": query, "timeout": f"{self._server.timeout_seconds:g}s"} | ({"time": moment} if moment else {})
         async with session.post(self._server.url.rstrip("/") + QUERY_PATH, data=form, headers=headers) as response:
-            return series_of(await response.read(), response.status)
+            return await asyncio.to_thread(series_of, await response.read(), response.status)
 
-    def _take(self, answers: dcgm.Answers, evaluated: float, asked_at: float) -> None:
-        for report in dcgm.reports(answers, self._state.nodes, self._server.interval_seconds):
+    def _take(self, reports: Iterable[dcgm.Report], evaluated: float, asked_at: float) -> None:
+        for report in reports:
             name = report.seen.metadata.name
             if report.sampled_time > self._sampled.get(name, 0.0):
                 age_seconds = self._now() - asked_at + evaluated - report.sampled_time

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.cluster.parse.dcgm import Answers
+from penstock.cluster.parse.dcgm import Answers, reports
 from penstock.cluster.parse.prometheus import Series, series_of
 from penstock.cluster.prometheus import PrometheusTelemetry, Server
 from penstock.cluster.state import ClusterState
@@ -54,6 +54,12 @@ def answers(*times: float, joules: float = 1.0, watts: float = 100.0, instance: 
     return Answers([energy, power], [], [], [])
 
 
+def take(telemetry: PrometheusTelemetry, found: Answers, evaluated: float, asked_at: float) -> None:
+    """What a round of queries ends with."""
+    nodes = telemetry._state.nodes
+    telemetry._take(reports(found, nodes, SERVER.interval_seconds), evaluated, asked_at)
+
+
 AGES = {
     "scraped a moment ago": (1.0, Evidence.FRESH),
     "one that was silent for two intervals is fresh": (60.0, Evidence.FRESH),
@@ -66,7 +72,7 @@ def test_after_our_start_a_sample_is_as_old_as_prometheus_says(
     telemetry: PrometheusTelemetry, state: ClusterState, age_seconds: float, evidence: Evidence
 ) -> None:
     sampled = NOW_TIME - age_seconds
-    telemetry._take(answers(sampled - 10, sampled), NOW_TIME, NOW_AT)
+    take(telemetry, answers(sampled - 10, sampled), NOW_TIME, NOW_AT)
     assert judge(state.telemetry["gpu-1"], NOW_AT) is evidence
 
 
@@ -74,43 +80,43 @@ def test_the_time_that_an_answer_took_is_part_of_its_age(
     telemetry: PrometheusTelemetry, state: ClusterState, clock: Clock
 ) -> None:
     clock.at = NOW_AT + 8
-    telemetry._take(answers(NOW_TIME - 11, NOW_TIME - 1), NOW_TIME, NOW_AT)
+    take(telemetry, answers(NOW_TIME - 11, NOW_TIME - 1), NOW_TIME, NOW_AT)
     assert state.telemetry["gpu-1"].heard_at == NOW_AT - 1
 
 
 def test_a_frozen_exporter_ages_though_its_samples_go_on(
     telemetry: PrometheusTelemetry, state: ClusterState, clock: Clock
 ) -> None:
-    telemetry._take(answers(NOW_TIME - 30, NOW_TIME), NOW_TIME, NOW_AT)
+    take(telemetry, answers(NOW_TIME - 30, NOW_TIME), NOW_TIME, NOW_AT)
     for later in range(30, 271, 30):
         clock.at = NOW_AT + later
         window = [NOW_TIME + at for at in range(max(0, later - 120), later + 1, 30)]
-        telemetry._take(answers(*window, joules=0.0), NOW_TIME + later, clock.at)
+        take(telemetry, answers(*window, joules=0.0), NOW_TIME + later, clock.at)
         fresh = judge(state.telemetry["gpu-1"], clock.at) is Evidence.FRESH
         assert fresh == (later <= 90), f"{later} s after it froze"
 
 
 def test_an_older_sample_never_makes_a_node_younger(telemetry: PrometheusTelemetry, state: ClusterState) -> None:
-    telemetry._take(answers(NOW_TIME - 11, NOW_TIME - 1), NOW_TIME, NOW_AT)
-    telemetry._take(answers(NOW_TIME - 60, NOW_TIME - 50), NOW_TIME - 49, NOW_AT)
+    take(telemetry, answers(NOW_TIME - 11, NOW_TIME - 1), NOW_TIME, NOW_AT)
+    take(telemetry, answers(NOW_TIME - 60, NOW_TIME - 50), NOW_TIME - 49, NOW_AT)
     assert state.telemetry["gpu-1"].heard_at == NOW_AT - 1
 
 
 def test_a_node_whose_series_are_gone_keeps_its_last_word_and_one_that_left_the_cluster_none(
     telemetry: PrometheusTelemetry, state: ClusterState
 ) -> None:
-    telemetry._take(answers(NOW_TIME - 11, NOW_TIME - 1), NOW_TIME, NOW_AT)
-    telemetry._take(Answers([], [], [], []), NOW_TIME, NOW_AT)
+    take(telemetry, answers(NOW_TIME - 11, NOW_TIME - 1), NOW_TIME, NOW_AT)
+    take(telemetry, Answers([], [], [], []), NOW_TIME, NOW_AT)
     assert [gpu.power_watts for gpu in state.telemetry["gpu-1"].gpus] == [100]
     state.delete_node("gpu-1")
-    telemetry._take(Answers([], [], [], []), NOW_TIME, NOW_AT)
+    take(telemetry, Answers([], [], [], []), NOW_TIME, NOW_AT)
     assert state.telemetry == {}
 
 
 def test_two_exporters_that_disagree_are_a_contradiction(telemetry: PrometheusTelemetry, state: ClusterState) -> None:
     one = answers(NOW_TIME - 11, NOW_TIME - 1)
     other = answers(NOW_TIME - 11, NOW_TIME - 1, watts=600, instance="other")
-    telemetry._take(Answers([*one.meters, *other.meters], [], [], []), NOW_TIME, NOW_AT)
+    take(telemetry, Answers([*one.meters, *other.meters], [], [], []), NOW_TIME, NOW_AT)
     assert judge(state.telemetry["gpu-1"], NOW_AT) is Evidence.CONTRADICTED
     assert state.telemetry["gpu-1"].gpus[0].planned_watts == 600
 

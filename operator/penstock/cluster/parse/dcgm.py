@@ -26,7 +26,6 @@ ENERGY_GAP_RATIO = 1.15
 """Energy over time above watts by more than this: then the watts are wrong, and the larger figure is planned with."""
 
 _NODE_LABELS = ("Hostname", "hostname", "node", "kubernetes_node")
-_WHOLE_GPU = ""
 
 APPLICATION_XIDS = frozenset({0, 13, 31, 43, 45, 68, 109})
 """Errors of the program that ran, by the list of NVIDIA's device plugin: the GPU itself is sound."""
@@ -67,9 +66,8 @@ class Report:
     contradiction: str = ""
 
 
-class Sample(NamedTuple):
-    time: float
-    value: float
+Line = list[tuple[float, str]]
+"""The samples of one series, oldest first: Prometheus' time and the value as it was written. Most are never read."""
 
 
 @dataclass(slots=True)
@@ -80,31 +78,38 @@ class _Tap:
     node: str
     index: int
     product: str
-    samples: dict[Meter, dict[float, float]] = field(default_factory=dict)
+    lines: dict[Meter, Line] = field(default_factory=dict)
 
-    def line(self, meter: Meter) -> list[Sample]:
-        return [Sample(*pair) for pair in sorted(self.samples.get(meter, {}).items())]
-
-    def take(self, meter: Meter, values: Iterable[tuple[float, str]]) -> None:
+    def take(self, meter: Meter, line: Line) -> None:
         # A shared GPU has a series for each of its pods, and one that changed hands has an ended one too.
-        line = self.samples.setdefault(meter, {})
-        for time, text in values:
-            value = float(text)
-            if math.isfinite(value):
-                line[time] = max(value, line.get(time, value))
+        known = self.lines.get(meter)
+        if line:
+            self.lines[meter] = _merged(known, line) if known else line
 
     @property
-    def witness(self) -> list[Sample]:
-        return self.line(Meter.ENERGY) or self.line(Meter.WATTS)
+    def witness(self) -> Line:
+        return self.lines.get(Meter.ENERGY) or self.lines.get(Meter.WATTS) or []
 
-    @property
-    def watts(self) -> float | None:
-        return _last(self.line(Meter.WATTS))
+    def last(self, meter: Meter) -> float | None:
+        line = self.lines.get(meter)
+        return float(line[-1][1]) if line else None
+
+    def rises(self, meter: Meter) -> bool:
+        line = self.lines.get(meter)
+        return line is not None and float(line[-1][1]) > float(line[0][1])
 
     @property
     def mean_watts(self) -> float:
-        line = self.line(Meter.WATTS)
-        return sum(sample.value for sample in line) / len(line) if line else 0.0
+        line = self.lines.get(Meter.WATTS, [])
+        return sum(float(text) for _, text in line) / len(line) if line else 0.0
+
+
+def _merged(one: Line, other: Line) -> Line:
+    """Both in order of time; where they speak at once, the larger figure."""
+    found = dict(one)
+    for time, text in other:
+        found[time] = max(text, found.get(time, text), key=float)
+    return sorted(found.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def _taps(series: Iterable[Series], nodes: frozenset[str]) -> dict[str, list[_Ta
         tap = taps.get((exporter, node))
         if tap is None:
             tap = taps[exporter, node] = _Tap(exporter, node, _index(labels), _product(labels))
-        tap.take(meter, one.values)
+        tap.take(meter, one.finite)
     return {uuid: [tap for tap in taps.values() if tap.witness] for uuid, taps in found.items()}
 
 
@@ -162,13 +167,10 @@ def _current(taps: list[_Tap], interval_seconds: float) -> list[_Tap]:
     """The exporters that speak for a GPU now. One that ended before another began was only replaced by it."""
     if not taps:
         return []
-    newest = max(taps, key=lambda tap: tap.witness[-1].time)
-    began, ended = newest.witness[0].time, newest.witness[-1].time
-    return [
-        tap
-        for tap in taps
-        if tap is newest or (tap.witness[-1].time >= began and ended - tap.witness[-1].time <= interval_seconds)
-    ]
+    newest = max(taps, key=lambda tap: tap.witness[-1][0])
+    began, ended = newest.witness[0][0], newest.witness[-1][0]
+    earliest = max(began, ended - interval_seconds)
+    return [tap for tap in taps if tap is newest or tap.witness[-1][0] >= earliest]
 
 
 # ---------------------------------------------------------------------------------------------------------- readings
@@ -184,9 +186,9 @@ class _Reading:
 
 def _reading(uuid: str, node: str, taps: list[_Tap], now: _Now) -> _Reading:
     own = next(tap for tap in taps if tap.node == node)
-    limits = [line[-1] for tap in taps if (line := tap.line(Meter.LIMIT))]
+    limits = [line[-1] for tap in taps if (line := tap.lines.get(Meter.LIMIT))]
     gauges = now.gauges.get(uuid, {})
-    watts = max((tap.watts for tap in taps if tap.watts is not None), default=None)
+    watts = max((said for tap in taps if (said := tap.last(Meter.WATTS)) is not None), default=None)
     health, message = _health(gauges)
     gpu = wire.Gpu(
         uuid=uuid,
@@ -197,7 +199,7 @@ def _reading(uuid: str, node: str, taps: list[_Tap], now: _Now) -> _Reading:
         powerWatts=watts,
         powerP95Watts=_planned(watts, now.planned.get(uuid), now.accounted.get(uuid)),
         accountedWatts=now.accounted.get(uuid),
-        enforcedLimitWatts=max((limit.value for limit in limits), default=None),
+        enforcedLimitWatts=max((float(text) for _, text in limits), default=None),
         requestedLimitWatts=gauges.get(Gauge.REQUESTED),
         minimumLimitWatts=gauges.get(Gauge.MINIMUM),
         defaultLimitWatts=gauges.get(Gauge.DEFAULT),
@@ -210,17 +212,16 @@ def _reading(uuid: str, node: str, taps: list[_Tap], now: _Now) -> _Reading:
         message=message,
     )
     moved = min(_moved_time(tap.witness) for tap in taps)
-    return _Reading(gpu, moved, min((limit.time for limit in limits), default=moved), _disagreement(own, taps))
+    return _Reading(gpu, moved, min((time for time, _ in limits), default=moved), _disagreement(own, taps))
 
 
-def _moved_time(line: list[Sample]) -> float:
+def _moved_time(line: Line) -> float:
     """When the newest value was first seen."""
-    last = line[-1]
-    moved = last.time
-    for sample in reversed(line):
-        if sample.value != last.value:
+    moved, last = line[-1]
+    for time, text in reversed(line):
+        if text != last:
             break
-        moved = sample.time
+        moved = time
     return moved
 
 
@@ -251,8 +252,7 @@ def _throttle_reasons(gauges: Mapping[Gauge, float], taps: list[_Tap]) -> list[s
     mask = int(gauges.get(Gauge.REASONS, 0.0))
     reasons = {name for bit, name in _REASONS.items() if mask & bit}
     for meter in (Meter.POWER_CAPPED, Meter.HEAT_CAPPED):
-        lines = [tap.line(meter) for tap in taps]
-        if any(line and line[-1].value > line[0].value for line in lines):
+        if any(tap.rises(meter) for tap in taps):
             reasons.add(meter.value)
     return sorted(reasons)
 
@@ -273,14 +273,14 @@ def _health(gauges: Mapping[Gauge, float]) -> tuple[str, str]:
 def _disagreement(own: _Tap, taps: list[_Tap]) -> str:
     name = f"GPU {own.index}"
     for other in taps:
+        if other is own:
+            continue
         if other.node != own.node:
             return f"{name} is also reported of node {other.node}, by {other.exporter}: one of the two mislabels it"
-        larger, smaller = max(own.mean_watts, other.mean_watts), min(own.mean_watts, other.mean_watts)
-        if larger - smaller > DISAGREE_RATIO * larger + DISAGREE_WATTS:
-            return (
-                f"{name}: {own.exporter} says {own.mean_watts:.0f} W and {other.exporter} {other.mean_watts:.0f} W: "
-                "scrape one exporter for each GPU"
-            )
+        one_watts, other_watts = own.mean_watts, other.mean_watts
+        if abs(one_watts - other_watts) > DISAGREE_RATIO * max(one_watts, other_watts) + DISAGREE_WATTS:
+            told = f"{own.exporter} says {one_watts:.0f} W and {other.exporter} {other_watts:.0f} W"
+            return f"{name}: {told}: scrape one exporter for each GPU"
     return ""
 
 
@@ -312,30 +312,31 @@ def _aged(reading: _Reading, sampled: float, *, patience: float, newest: float) 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def _last(line: list[Sample]) -> float | None:
-    return line[-1].value if line else None
-
-
 def _gauges(series: Iterable[Series]) -> dict[str, dict[Gauge, float]]:
-    by_instance: dict[str, dict[Gauge, dict[str, float]]] = {}
+    whole: dict[str, dict[Gauge, float]] = {}
+    parts: dict[tuple[str, Gauge], list[float]] = {}
     for one in series:
-        gauge, value = GAUGES.get(one.metric.get("__name__", "")), one.number
-        if gauge is not None and math.isfinite(value):
-            by_gauge = by_instance.setdefault(one.metric.get("UUID", ""), {})
-            instances = by_gauge.setdefault(gauge, {})
-            instance = one.metric.get(INSTANCE_LABEL, _WHOLE_GPU)
-            instances[instance] = max(value, instances.get(instance, value))
-    return {
-        uuid: {gauge: _whole(gauge, instances) for gauge, instances in found.items()}
-        for uuid, found in by_instance.items()
-    }
+        labels, value = one.metric, one.number
+        gauge, uuid = GAUGES.get(labels.get("__name__", "")), labels.get("UUID", "")
+        if gauge is None or not math.isfinite(value):
+            continue
+        if labels.get(INSTANCE_LABEL):
+            parts.setdefault((uuid, gauge), []).append(value)
+        else:
+            _keep_worst(whole.setdefault(uuid, {}), gauge, [value])
+    for (uuid, gauge), values in parts.items():
+        found = whole.setdefault(uuid, {})
+        if gauge not in _PER_INSTANCE:
+            _keep_worst(found, gauge, values)
+        elif gauge not in found:
+            found[gauge] = sum(values)
+    return whole
 
 
-def _whole(gauge: Gauge, instances: Mapping[str, float]) -> float:
-    """A GPU's figure from those of its MIG devices: of memory the sum, else the worst."""
-    if gauge in _PER_INSTANCE and _WHOLE_GPU not in instances:
-        return sum(instances.values())
-    return min(instances.values()) if gauge is Gauge.MARGIN else max(instances.values())
+def _keep_worst(found: dict[Gauge, float], gauge: Gauge, values: list[float]) -> None:
+    known = found.get(gauge)
+    worst = min if gauge is Gauge.MARGIN else max
+    found[gauge] = worst(values) if known is None else worst(*values, known)
 
 
 def _by_uuid(series: Iterable[Series], scale: float) -> dict[str, float]:

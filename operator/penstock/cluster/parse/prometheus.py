@@ -8,6 +8,9 @@ import msgspec
 
 from penstock.errors import QueryFailed
 
+_NOT_FINITE = frozenset({"NaN", "+Inf", "-Inf"})
+"""As Prometheus writes them."""
+
 
 class Series(msgspec.Struct, gc=False):
     """One series: a `value` from an instant query, `values` from a range, each as (Unix seconds, text)."""
@@ -20,6 +23,11 @@ class Series(msgspec.Struct, gc=False):
     def number(self) -> float:
         """NaN where it has none."""
         return float(self.value[1]) if self.value else math.nan
+
+    @property
+    def finite(self) -> list[tuple[float, str]]:
+        """The samples of a range that are numbers."""
+        return [sample for sample in self.values if sample[1] not in _NOT_FINITE]
 
 
 class _Data(msgspec.Struct, gc=False):
