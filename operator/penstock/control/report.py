@@ -38,9 +38,9 @@ from penstock.settings import Settings
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at the same thing: under load many turns pass while one status is made."""
-LOOK_REST_RATIO = 30.0
+LOOK_REST_RATIO = 100.0
 LONGEST_REST_SECONDS = 1.0
-"""The domains of a large fleet rest thirty times as long as the look at them took, but no longer than this."""
+"""The domains of a large fleet rest a hundred times as long as the look at them took, but no longer than this."""
 _DOMAINS = "domains"
 REFRESH_SECONDS = 5.0
 """Measured figures are looked at this often where nothing else changed."""
