@@ -301,3 +301,16 @@ def test_a_template_has_two_more_things_that_nobody_can_judge(spec: Spec, expect
 def test_a_template_that_is_none_names_the_field(spec: Spec) -> None:
     with pytest.raises(InvalidInput, match=r"spec\.template"):
         template({"spec": spec}, "search", "llama", {})
+
+
+HASHES: dict[str, tuple[dict[str, str], str]] = {
+    "a Deployment's": ({"pod-template-hash": "h1"}, "h1"),
+    "a StatefulSet's": ({"controller-revision-hash": "web-7d9f"}, "web-7d9f"),
+    "a Deployment's before any other": ({"pod-template-hash": "h1", "controller-revision-hash": "x"}, "h1"),
+    "nobody's": ({}, ""),
+}
+
+
+@pytest.mark.parametrize(("labels", "want"), HASHES.values(), ids=HASHES.keys())
+def test_which_template_a_pod_is_of(labels: dict[str, str], want: str) -> None:
+    assert parsed({}, labels=labels).template_hash == want
