@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from penstock.core.health import Broken
 from penstock.core.lifecycle import Ending, Verdict
-from penstock.core.model import Pod
+from penstock.core.model import Mode, Pod
 from penstock.core.pool import Pool, RollCall
 
 
@@ -54,7 +54,7 @@ def _unready_first(one: Broken) -> tuple[bool, float, str]:
 
 
 def _judged(one: Broken, pool: Pool, refusal: Refusal | None, *, has_room: bool) -> tuple[str, bool]:
-    if held := _held(one.pod):
+    if held := _held(one.pod, pool):
         return held, False
     if not one.certain:
         told = "the kubelet did not say which pod holds it, so nothing is moved: let the agent read PodResources"
@@ -66,9 +66,14 @@ def _judged(one: Broken, pool: Pool, refusal: Refusal | None, *, has_room: bool)
     return "it is evicted, and another is placed", True
 
 
-def _held(pod: Pod) -> str:
+def _held(pod: Pod, pool: Pool) -> str:
+    """Why it is never ours to move, and what a person can do."""
     if pod.owner is None:
         return "it has no controller, so delete it yourself to move it"
     if pod.owner.kind == "Job":
         return "its end would count against its Job's backoffLimit, so delete it yourself to move it"
+    if pool.rules.mode is Mode.ADVISE:
+        return "the pool only takes advice, so delete it yourself to move it"
+    if pool.problems:
+        return "it stays, since nothing new is placed until the pool's spec is mended"
     return ""

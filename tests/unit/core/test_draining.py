@@ -10,8 +10,8 @@ from penstock.api.names import GATE
 from penstock.core.draining import Refusal, may_leave, off_broken_gpus
 from penstock.core.health import Broken
 from penstock.core.lifecycle import Ending
-from penstock.core.model import Owner, Phase, PlacementRules, Pod, PoolKey
-from penstock.core.pool import Pool, Template, roll_call
+from penstock.core.model import Mode, Owner, Phase, PlacementRules, Pod, PoolKey
+from penstock.core.pool import Pool, Problem, Template, roll_call
 
 KEY = PoolKey("search", "llama")
 SET = Owner("ReplicaSet", "llama-1", "rs-1")
@@ -86,16 +86,20 @@ def test_who_leaves_a_broken_gpu(asked: Pool, pods: tuple[Pod, ...], found: Foun
 
 ALONE = pod("a", owner=None)
 JOB = pod("a", owner=Owner("Job", "j", "j-1"))
-TOLD: dict[str, tuple[Pod, bool, str]] = {
-    "a pod without a controller is never evicted": (ALONE, True, "no controller"),
-    "a Job's pod is never evicted": (JOB, True, "backoffLimit"),
-    "where the kubelet is silent it is said what would help": (A, False, "let the agent read PodResources"),
+ADVISED = replace(ADOPTING, rules=PlacementRules(mode=Mode.ADVISE))
+WRONG = replace(ADOPTING, problems=(Problem("spec.engine", "Abacus", "write vLLM"),))
+TOLD: dict[str, tuple[Pool, Pod, bool, str]] = {
+    "a pod without a controller is never evicted": (ADOPTING, ALONE, True, "no controller"),
+    "a Job's pod is never evicted": (ADOPTING, JOB, True, "backoffLimit"),
+    "a pool that only takes advice is not touched": (ADVISED, A, True, "only takes advice"),
+    "while a spec is wrong nobody is sent to wait for it": (WRONG, A, True, "until the pool's spec is mended"),
+    "where the kubelet is silent it is said what would help": (ADOPTING, A, False, "let the agent read PodResources"),
 }
 
 
-@pytest.mark.parametrize(("one", "certain", "words"), TOLD.values(), ids=TOLD.keys())
-def test_who_is_only_told_of(one: Pod, certain: bool, words: str) -> None:
-    (verdict,) = off_broken_gpus(ADOPTING, roll_call(ADOPTING, (one,)), (broken(one, certain=certain),), (), {})
+@pytest.mark.parametrize(("asked", "one", "certain", "words"), TOLD.values(), ids=TOLD.keys())
+def test_who_is_only_told_of(asked: Pool, one: Pod, certain: bool, words: str) -> None:
+    (verdict,) = off_broken_gpus(asked, roll_call(asked, (one,)), (broken(one, certain=certain),), (), {})
     assert not verdict.delete
     assert words in verdict.message
 
