@@ -78,7 +78,7 @@ class Exporters:
                 pass
 
         self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        threading.Thread(target=self._server.serve_forever, name="exporters", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="exporters", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
