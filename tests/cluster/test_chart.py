@@ -162,9 +162,32 @@ def test_agents_run_on_gpu_nodes_alone(installed: ControlPlane) -> None:
             installed.api.delete(f"/api/v1/nodes/{name}")
 
 
+def test_cappers_are_root_with_one_capability_and_go_without_a_trace(installed: ControlPlane) -> None:
+    # Root with CAP_SYS_ADMIN is more than a restricted namespace admits, which is why they are off by default.
+    level = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
+    assert pods(installed, "capper") == []
+    installed.api.patch(f"/api/v1/namespaces/{NAMESPACE}", level)
+    helm(installed, "upgrade", "penstock", CHART, "--set", "capper.enabled=true")
+    (pod,) = wait_for("the capper's pod", lambda: pods(installed, "capper"), 60)
+    (container,) = pod["spec"]["containers"]
+    assert not {"hostPID", "hostNetwork", "hostIPC"} & pod["spec"].keys()
+    assert container["securityContext"]["capabilities"] == {"add": ["SYS_ADMIN"], "drop": ["ALL"]}
+    assert not container["securityContext"].get("privileged")
+    assert [volume["hostPath"]["path"] for volume in pod["spec"]["volumes"] if "hostPath" in volume] == [
+        "/var/lib/penstock/capper"
+    ]
+    assert "penstock release --caps" in helm(installed, "get", "notes", "penstock")
+    helm(installed, "upgrade", "penstock", CHART, "--set", "capper.enabled=false")
+    wait_for("the capper's pod is gone", lambda: not pods(installed, "capper"), 60)
+    roles = installed.api.list("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles")
+    assert [role["metadata"]["name"] for role in roles if "penstock" in role["metadata"]["name"]] == []
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     (
+        pytest.param(["capper.mode=Bold"], "/capper/mode", id="a mode that no capper has"),
+        pytest.param(["capper.stateDirectory=var"], "/capper/stateDirectory", id="a directory that is none"),
         pytest.param(["operator.replica=3"], "additional properties 'replica' not allowed", id="a typo in a section"),
         pytest.param(["operatr.replicas=3"], "additional properties 'operatr' not allowed", id="a typo in its name"),
         pytest.param(["crds.keep=maybe"], "got string, want boolean", id="a value of another type"),
@@ -211,6 +234,9 @@ WAYS_OF_USE: dict[str, Object] = {
             "tolerations": [{"key": "node-role.kubernetes.io/infra", "operator": "Exists", "effect": "NoSchedule"}],
             "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
         }
+    },
+    "cappers that act": {
+        "capper": {"enabled": True, "mode": "Enforce", "gpusPerMinute": 4, "runtimeClassName": "nvidia"}
     },
     "slower agents and another break-glass group": {
         "agent": {"heartbeatSeconds": 30, "sampleSeconds": 0.5},

@@ -49,7 +49,7 @@ CAPPER = {
     "list,watch nodes",
     "patch gpunodes.penstock.dev/status",
 }
-AGENT = {"create,get gpunodes.penstock.dev", "patch gpunodes.penstock.dev/status"}
+AGENT = {"create,get gpunodes.penstock.dev", "patch gpunodes.penstock.dev/status", "get nodes"}
 BREAK_GLASS = {
     "get,list inferencepools.penstock.dev",
     "get,list,patch gpunodes.penstock.dev",
