@@ -29,7 +29,7 @@ ROWS_AT_ONCE = 200
 """Nodes that are looked at in one turn, so that a turn stays short however many there are."""
 WRITE_PAUSE_SECONDS = 5.0
 """Between two writes to one node: a cap that is raised step by step is not worth a write each."""
-MOST_AT_ONCE = 8
+MOST_AT_ONCE = 4
 """Nodes that are written to at the same time: a new fleet is labelled beside the work, not before it."""
 NODE_MANAGER = f"{FIELD_MANAGER}-nodes"
 
