@@ -1,7 +1,4 @@
-"""Behaviour of the ladder: a domain near its budget holds, sheds in priority order, and takes back what it shed.
-
-The plant is a meter that follows the pods: a GPU draws its load while a running pod holds it, and idles else.
-"""
+"""Behaviour of the ladder: a domain near its budget holds, sheds in priority order, and takes back what it shed."""
 
 from __future__ import annotations
 
@@ -13,14 +10,11 @@ from typing import Any
 
 import pytest
 
-from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet, gpus_of, is_gated, is_staying
-from rig.api import ApiError
+from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet, is_gated, is_staying
+from meter import BUSY_WATTS, IDLE_WATTS, OVERHEAD, Meter
 from rig.waiting import wait_for
 
 Object = dict[str, Any]
-IDLE_WATTS, BUSY_WATTS = 75.0, 600.0
-OVERHEAD = 1.55
-"""Watts at the PDU per watt of GPU: the default of `perGPUWatt`."""
 REPLICA_WATTS = 2 * (BUSY_WATTS - IDLE_WATTS) * OVERHEAD
 """What the end of a replica of two GPUs saves."""
 QUICK = {
@@ -31,66 +25,16 @@ QUICK = {
 ROW = {"row": "a"}
 
 
-class Meter:
-    """Sets what each node's GPUs draw from the pods that run there, every fifth of a second."""
-
-    def __init__(self, factory: Factory) -> None:
-        self.factory = factory
-        self.stray_watts: dict[str, float] = {}
-        """Watts per idle GPU of a node, where somebody's process runs on them."""
-        self._told: dict[str, list[float]] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def watts(self, row: dict[str, str]) -> float:
-        """What the nodes with these labels draw at the PDU, by the pods that there are now."""
-        nodes = self.factory.plane.api.list("/api/v1/nodes")
-        inside = {node["metadata"]["name"] for node in nodes if row.items() <= node["metadata"]["labels"].items()}
-        return OVERHEAD * sum(sum(watts) for name, watts in self._now().items() if name in inside)
-
-    def _now(self) -> dict[str, list[float]]:
-        held: dict[str, int] = {}
-        for pod in self.factory.plane.api.list("/api/v1/pods"):
-            if pod["status"].get("phase") == "Running":
-                held[pod["spec"]["nodeName"]] = held.get(pod["spec"]["nodeName"], 0) + gpus_of(pod)
-        sizes = {
-            node["metadata"]["name"]: int(node["status"]["allocatable"]["nvidia.com/gpu"])
-            for node in self.factory.plane.api.list("/api/v1/nodes")
-        }
-        return {
-            name: [BUSY_WATTS] * held.get(name, 0)
-            + [self.stray_watts.get(name, IDLE_WATTS)] * (size - held.get(name, 0))
-            for name, size in sizes.items()
-        }
-
-    def _run(self) -> None:
-        while not self._stopped.wait(0.2):
-            for name, watts in self._now().items():
-                if self._told.get(name) != watts:
-                    self._told[name] = watts
-                    try:
-                        self.factory.telemetry.set(name, watts=watts)
-                    except (ApiError, KeyError):  # A node that is just being added or taken away.
-                        self._told.pop(name, None)
-
-
 @pytest.fixture
 def meter(factory: Factory) -> Iterator[Meter]:
     found = Meter(factory)
     found.start()
     yield found
     found.stop()
-    for kind in ("priorityclasses",):
-        for one in factory.plane.api.list(f"/apis/scheduling.k8s.io/v1/{kind}"):
-            if one["metadata"]["name"] in ("low", "high"):
-                factory.plane.api.delete(f"/apis/scheduling.k8s.io/v1/{kind}/{one['metadata']['name']}")
+    path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    for one in factory.plane.api.list(path):
+        if one["metadata"]["name"] in ("low", "high"):
+            factory.plane.api.delete(f"{path}/{one['metadata']['name']}")
 
 
 def priorities(factory: Factory) -> None:
@@ -445,3 +389,40 @@ def test_an_autoscaler_through_scale_does_not_learn_what_was_shed(factory: Facto
     stopped.set()
     watcher.join()
     assert seen == {(6, 6)}, "status.replicas counts what was shed, and spec.replicas is nobody's but the user's"
+
+
+@pytest.mark.usefixtures("budgets")
+def test_30_percent_of_a_megawatt_goes_at_once_on_time_and_in_order(factory: Factory, meter: Meter) -> None:
+    """36 nodes draw 1 MW (each watt of a GPU brings five more with it); the lower of two priorities has what it takes,
+    under disruption budgets of both forms.
+    """
+    priorities(factory)
+    meter.overhead = 6.0
+    factory.add(fleet(*["DE"] * 36, labels=ROW))
+    factory.domain("row-a", 1_500_000, ROW, ladder=QUICK, overhead={"perGPUWatt": 5.0})
+    factory.pool("chat", replicas=14, gpus=8, pod={"priorityClassName": "high"}, disruption={"maxUnavailable": 14})
+    factory.pool("batch", replicas=22, gpus=8, pod={"priorityClassName": "low"}, disruption={"maxUnavailable": 22})
+    keep = {pod["metadata"]["name"] for pod in factory.wait_running("chat", 14, 2 * PATIENCE_SECONDS)}
+    factory.wait_running("batch", 22, 2 * PATIENCE_SECONDS)
+    disruption_budget(factory, "batch", minAvailable=2)
+    disruption_budget(factory, "chat", maxUnavailable=1)
+    wait_for("a megawatt is drawn", lambda: factory.domain_status("row-a")["drawWatts"] > 1e6, PATIENCE_SECONDS)
+    draw = meter.watts(ROW)
+    low = 0.7 * draw
+    cut(factory, low, in_seconds=61)
+    counts_at = time.monotonic() + 60  # The API's times are whole seconds.
+    wait_for("the draw is below what will be in force", lambda: meter.watts(ROW) < 0.88 * low, 2 * PATIENCE_SECONDS)
+    assert time.monotonic() < counts_at, "what was announced was kept too late"
+    assert {pod["metadata"]["name"] for pod in factory.running("chat")} == keep
+    assert factory.status("batch")["replicas"] == 22
+    running = len(factory.running("batch"))
+    assert wait_for("all are said to wait", lambda: all_wait(factory, 22 - running), PATIENCE_SECONDS)
+    estimated_watts = 8 * (BUSY_WATTS - 0.15 * 700) * meter.overhead  # On a full node idle watts are a guess.
+    assert 22 - running <= 1 + (draw - 0.85 * low) / estimated_watts, "no more than it takes"
+
+
+def all_wait(factory: Factory, number: int) -> bool:
+    counts: list[int] = [
+        one["replicas"] for one in factory.status("batch")["waiting"] if one["reason"] == "ShedByPower"
+    ]
+    return sum(counts) == number

@@ -51,13 +51,17 @@ class Answers:
 class Scene:
     """Three busy replicas on one node; `cut` sheds for that much."""
 
+    answers: Any
+
     def __init__(self) -> None:
-        self.answers: Any = Answers()
+        self.answers = Answers()
         self.state = ClusterState()
         self.pods = dict(PODS)
         self.picture = Picture(self.state)
-        deeds = Deeds(self.state, self.answers, Metrics())
-        self.shedder = Shedder(self.state, self.answers, self.run, deeds)
+        events: Any = self.answers
+        deeds = Deeds(self.state, events, Metrics())
+        acts: Any = self.answers
+        self.shedder = Shedder(self.state, acts, self.run, deeds)
         self.look(report(6))
 
     @staticmethod
