@@ -20,7 +20,7 @@ from bench.bench_size import resident_mib
 from bench.figures import Figure, show
 from penstock.api.names import API_VERSION, POOL_LABEL
 from rig.controlplane import ControlPlane
-from rig.fleet import add_nodes, gpu_node
+from rig.fleet import add_nodes, gpu_node, usable_nodes
 from rig.install import Operator, install_chart, start_operator
 from rig.telemetry import Publisher
 
@@ -32,6 +32,7 @@ WRITES_IN_FLIGHT = 8
 SCRAPE_SECONDS = 15.0
 SETTLE_SECONDS = 10.0
 DEFAULT_SECONDS = 30.0
+ASK_SECONDS = 3.0
 CEILING_SECONDS = 300
 DOMAINS = f"/apis/{API_VERSION}/powerdomains"
 ROW = "facility.example.com/row"
@@ -39,8 +40,9 @@ ROW = "facility.example.com/row"
 
 def fill(plane: ControlPlane) -> None:
     """Nodes, a tree of domains, and bound replicas of one adopting pool, straight to the API server."""
-    for row in range(ROWS):  # one after the other: a thousand at once take longer to become Ready than the kit waits
-        add_nodes(plane, [gpu_node(f"gpu-{at:04}", labels={ROW: f"row-{row}"}) for at in range(row, NODES, ROWS)])
+    add_nodes(plane, [gpu_node(f"gpu-{at:04}", labels={ROW: f"row-{at % ROWS}"}) for at in range(NODES)], ready=False)
+    while len(usable_nodes(plane)) < NODES:  # asked seldom: a list of a thousand nodes is work for everybody
+        time.sleep(ASK_SECONDS)
     for at in range(ROWS):
         plane.api.create(DOMAINS, _row(f"row-{at}"))
     crowd = {"apiVersion": API_VERSION, "kind": "InferencePool", "metadata": {"name": "crowd"}, "spec": {}}

@@ -211,6 +211,12 @@ NODES: tuple[Family[NodeMeter], ...] = (
         _each(lambda one: one.gpus),
     ),
     Family(
+        f"{_NODE}caps",
+        "Power limits by what its capper says became of them: Applied, Restored, Refused, HandsOff or Observed.",
+        ("outcome",),
+        _each(lambda one: one.caps),
+    ),
+    Family(
         f"{_NODE}thermal_margin_celsius",
         "Degrees Celsius that the GPU nearest to slowing down is from it.",
         (),

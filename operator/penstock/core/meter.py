@@ -7,7 +7,7 @@ read is here: what is decided on stands in `book`.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -55,6 +55,8 @@ class NodeMeter:
     fresh: bool
     gpus: Mapping[str, int]
     """GPUs by what is wrong with them; `Healthy` where nothing is."""
+    caps: Mapping[str, int]
+    """Power limits by what its capper says became of them; empty without a capper."""
     thermal_margin_celsius: float | None
     """Of the GPU that is nearest to slowing down."""
 
@@ -139,6 +141,7 @@ def _node(row: Row) -> NodeMeter:
         heard_at=telemetry.heard_at if telemetry and math.isfinite(telemetry.heard_at) else None,
         fresh=row.evidence is Evidence.FRESH,
         gpus=_states(row),
+        caps=Counter(one.outcome for one in telemetry.capper.gpus) if telemetry and telemetry.capper else {},
         thermal_margin_celsius=min(margins, default=None),
     )
 

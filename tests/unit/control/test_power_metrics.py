@@ -111,7 +111,7 @@ def test_no_label_grows_with_the_number_of_pods() -> None:
         "namespace",
         "pool",
         *{"parent", "guarantee", "kind", "stage"},
-        *{"limit", "health", "attribution"},
+        *{"limit", "health", "outcome", "attribution"},
     }
     fleet = busy()
     before = len(scrape(shown(fleet)))

@@ -6,7 +6,7 @@ import builders as a
 from penstock.core import meter
 from penstock.core.fleet import Fleet
 from penstock.core.meter import DomainMeter, NodeMeter, PoolMeter, Watts
-from penstock.core.model import GpuHealth, PlacementRules, PodGpus, PoolKey, Telemetry
+from penstock.core.model import CappedGpu, Capper, CapperMode, GpuHealth, PlacementRules, PodGpus, PoolKey, Telemetry
 
 OTHER = PoolKey("search", "mixtral")
 
@@ -47,6 +47,13 @@ def test_limits_are_added_up_by_name_and_one_that_nobody_reports_is_left_out() -
 def test_gpus_are_counted_by_what_is_wrong_with_them() -> None:
     gpus = [a.gpu(0), a.gpu(1), a.gpu(2, thermally_throttled=True), a.gpu(3, health=GpuHealth.LOST)]
     assert node(one_node(a.telemetry(gpus=gpus))).gpus == {"Healthy": 2, "Throttled": 1, "Lost": 1}
+
+
+def test_power_limits_are_counted_by_what_became_of_them() -> None:
+    told = tuple(CappedGpu(f"GPU-{at}", outcome) for at, outcome in enumerate(("Applied", "Applied", "Refused")))
+    capper = Capper(CapperMode.ENFORCE, 1, 10.0, a.NOW_AT, told)
+    assert node(one_node(a.telemetry(capper=capper))).caps == {"Applied": 2, "Refused": 1}
+    assert node(one_node(a.telemetry())).caps == {}
 
 
 def test_idle_watts_are_those_of_gpus_that_no_pod_holds_by_the_kubelets_word() -> None:
