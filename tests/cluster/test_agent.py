@@ -216,9 +216,11 @@ def test_a_pause_of_the_gpu_operator_lets_go_of_every_device(rig: Rig) -> None:
     def set_label(value: str | None) -> None:
         rig.plane.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"labels": {label: value}}})
 
+    def let_go(status: Object) -> bool:
+        return ready(status) == ("False", "Paused") and "every device is let go" in status["conditions"][0]["message"]
+
     set_label("paused-for-driver-upgrade")
-    paused = rig.until("the pause", lambda status: ready(status) == ("False", "Paused"))
-    assert "every device is let go" in paused["conditions"][0]["message"]
+    paused = rig.until("the pause", let_go)
     assert label in paused["conditions"][0]["message"]
     assert healths(paused) == ["Unresponsive", "Unresponsive"]
     later = rig.until("two more heartbeats", lambda status: status["sequence"] >= paused["sequence"] + 2)

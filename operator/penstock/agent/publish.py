@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.agent.report import GPUNodeStatus, GpuStatus
+from penstock.agent.report import Condition, GPUNodeStatus, GpuStatus
 from penstock.agent.window import held
 
 LEAST_PAUSE_SECONDS = 1.0
@@ -35,7 +35,7 @@ def publish_reason(
 def _change(last: GPUNodeStatus, now: GPUNodeStatus) -> str | None:
     if [_facts(gpu) for gpu in last.gpus] != [_facts(gpu) for gpu in now.gpus]:
         return "GPUs, their health or their limits changed"
-    if [condition.reason for condition in last.conditions] != [condition.reason for condition in now.conditions]:
+    if [_told(condition) for condition in last.conditions] != [_told(condition) for condition in now.conditions]:
         return "readiness changed"
     if _holdings(last) != _holdings(now):
         return "pods on GPUs changed"
@@ -44,6 +44,11 @@ def _change(last: GPUNodeStatus, now: GPUNodeStatus) -> str | None:
     if any(_load_differs(before, after) for before, after in zip(last.gpus, now.gpus, strict=True)):
         return "load changed"
     return None
+
+
+def _told(condition: Condition) -> tuple[str, str]:
+    """Where the node is not ready, the sentence too: whether the devices were let go is somebody's to act on."""
+    return condition.reason, "" if condition.status == "True" else condition.message
 
 
 def _facts(gpu: GpuStatus) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from penstock.agent.health import Health
 from penstock.agent.publish import heartbeat_due_seconds, publish_reason
-from penstock.agent.report import Condition, GPUNodeStatus, GpuStatus, node_watts
+from penstock.agent.report import Condition, GPUNodeStatus, GpuStatus, XidStatus, node_watts
 
 GIB = 2**30
 
@@ -69,6 +69,12 @@ def four(**differs: Any) -> GPUNodeStatus:
         pytest.param(four(energy_joules=2e6, temperature_celsius=63.0), False, id="energy and temperature wait"),
         pytest.param(four(enforced_limit_age_seconds=0.9), False, id="the limit's age alone waits"),
         pytest.param(four(health=Health.LOST), True, id="health goes out"),
+        pytest.param(four(xid_errors=(XidStatus(31, "now"),)), True, id="an error of the driver goes out"),
+        pytest.param(four(throttle_reasons=("HwPowerBrake",)), True, id="a power brake goes out"),
+        pytest.param(four(throttle_reasons=("SwPowerCap",)), False, id="a power cap that bites waits"),
+        pytest.param(four(requested_limit_watts=600.0), True, id="a limit that was asked for goes out"),
+        pytest.param(four(accounted_gap_percent=20.0), True, id="a gap in the account goes out"),
+        pytest.param(four(accounted_watts=390.0), False, id="accounted watts wait"),
         pytest.param(four(enforced_limit_watts=690.0), True, id="a limit goes out"),
         pytest.param(four(maximum_limit_watts=600.0), True, id="a maximum limit goes out"),
         pytest.param(status(*FOUR.gpus[:3]), True, id="one GPU fewer goes out"),
@@ -86,6 +92,15 @@ def four(**differs: Any) -> GPUNodeStatus:
 )
 def test_a_change_is_published_at_once(now: GPUNodeStatus, published: bool) -> None:
     assert bool(publish_reason(FOUR, now, since_seconds=2, due_seconds=9)) is published
+
+
+def test_a_node_that_is_not_ready_tells_every_new_sentence() -> None:
+    def paused(message: str) -> GPUNodeStatus:
+        condition = Condition(type="Ready", status="False", reason="Paused", message=message, last_transition_time="")
+        return replace(FOUR, conditions=(condition,))
+
+    assert publish_reason(paused("being let go"), paused("let go"), 2, 9)
+    assert not publish_reason(paused("let go"), paused("let go"), 2, 9)
 
 
 def test_a_gpu_that_somebody_takes_or_leaves_is_published_however_small_the_change() -> None:
