@@ -19,7 +19,7 @@ from rig import kubeconfig, podstatus
 from rig.controlplane import ControlPlane
 from rig.follow import follow
 from rig.install import NAMESPACE
-from rig.podresources import ANSWERS_ANNOTATION, DEVICES_ANNOTATION, holders_path, socket_path
+from rig.podresources import ANSWERS_ANNOTATION, DEVICES_ANNOTATION, holders_path, host_root, socket_path
 from rig.processes import Child
 from rig.waiting import wait_for
 
@@ -163,6 +163,7 @@ class Agents:
             "PENSTOCK_NODE_NAME": node,
             "PENSTOCK_HEARTBEAT_SECONDS": str(self._heartbeat_seconds),
             "PENSTOCK_POD_RESOURCES_SOCKET": str(socket_path(self._plane.directory, node)),
+            "PENSTOCK_HOST_ROOT": str(host_root(self._plane.directory, node)),
         }
         command = [sys.executable, "-m", "penstock", "agent"]
         self._children[node] = self._plane.spawn(f"agent-{node}", command, env=env, essential=False)

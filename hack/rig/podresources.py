@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from penstock.agent.podresources_v1_pb2 import ListPodResourcesRequest, ListPodResourcesResponse
+from penstock.sim.plant import process_id
 from rig import podstatus
 
 Object = dict[str, Any]
@@ -36,6 +37,20 @@ def socket_path(directory: Path, node: str) -> Path:
 
 def holders_path(directory: Path, node: str) -> Path:
     return directory / "kubelet" / f"{node}.json"
+
+
+def host_root(directory: Path, node: str) -> Path:
+    """Where the node's `/proc` and `/var/log/pods` lie."""
+    return directory / "kubelet" / node
+
+
+def _run_process(root: Path, uid: str, given: "Given") -> None:
+    """The traces that a pod's server leaves on its host."""
+    process = root / "proc" / str(process_id(uid))
+    process.mkdir(parents=True, exist_ok=True)
+    group = f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+    (process / "cgroup").write_text(f"0::/{group}/cri-containerd-1.scope\n")
+    (root / "var/log/pods" / f"{given.namespace}_{given.name}_{uid}").mkdir(parents=True, exist_ok=True)
 
 
 def whole(device_id: str) -> str:
@@ -139,6 +154,8 @@ class PodResourcesServers:
 
     def write(self, name: str, devices: NodeDevices) -> None:
         """Tell the plant who holds what."""
+        for uid, given in devices.given.items():
+            _run_process(host_root(self._directory, name), uid, given)
         path = holders_path(self._directory, name)
         written = path.with_suffix(".new")
         written.write_text(json.dumps(devices.holders()))

@@ -22,6 +22,7 @@ NODE = "gpu-0"
 GPUS = 4
 GPU_NODE = f"/apis/penstock.dev/v1alpha1/gpunodes/{NODE}"
 PODS = "/api/v1/namespaces/default/pods"
+PARTS = "nvidia.com/mig-part"
 HEARTBEAT_SECONDS = 2
 CEILING_SECONDS = 100.0
 """Ten times the ten seconds between two looks at the kubelet."""
@@ -55,6 +56,11 @@ class Rig:
         uid: str = self.plane.api.create(PODS, {"metadata": metadata, "spec": spec})["metadata"]["uid"]
         return uid
 
+    def clear(self) -> None:
+        for pod in self.plane.api.list(PODS):
+            self.plane.api.delete(f"{PODS}/{pod['metadata']['name']}")
+        self.until("nobody is listed any more", lambda status: not status.get("pods"), CREDIT_CEILING_SECONDS)
+
     def truth(self, uid: str) -> float:
         return self.running.plant.pod_watts(NODE).get(uid, 0.0)
 
@@ -76,9 +82,7 @@ def rig(started: Rig) -> Iterator[Rig]:
     started.until("the agent hears the kubelet", lambda status: status.get("podResources") == "Read")
     yield started
     started.agents.answer(NODE, RIGHTLY)
-    for pod in started.plane.api.list(PODS):
-        started.plane.api.delete(f"{PODS}/{pod['metadata']['name']}")
-    started.until("nobody is listed any more", lambda status: not status.get("pods"), CREDIT_CEILING_SECONDS)
+    started.clear()
 
 
 def readings(status: Object) -> dict[str, Object]:
@@ -102,11 +106,46 @@ def judged(rig: Rig, status: Object, uids: dict[str, str], tolerance: float, att
     """Whether what is said of each pod is the plant's truth, within the tolerance."""
     pods = readings(status)
     return pods.keys() == uids.keys() and all(
-        pods[name]["attribution"] == attribution
-        and rig.truth(uid) > 0
-        and abs(pods[name].get("watts", 0.0) - rig.truth(uid)) <= tolerance * rig.truth(uid)
+        pods[name]["attribution"] == attribution and close(rig, pods[name], uid, tolerance)
         for name, uid in uids.items()
     )
+
+
+def close(rig: Rig, reading: Object, uid: str, tolerance: float) -> bool:
+    truth = rig.truth(uid)
+    return truth > 0 and abs(reading.get("watts", 0.0) - truth) <= tolerance * truth
+
+
+@pytest.fixture
+def shared(rig: Rig) -> Iterator[Rig]:
+    """The third GPU is given out in turns, the fourth in two parts; nothing else is."""
+    plant = rig.running.plant
+    parts = plant.partition(NODE, 3, (4, 3))
+    turns = [f"{plant.uuids(NODE)[2]}::{number}" for number in range(2)]
+    room = {"status": {"allocatable": {PARTS: "2"}, "capacity": {PARTS: "2"}}}
+    rig.plane.api.patch(f"/api/v1/nodes/{NODE}/status", room)
+    rig.agents.offer(NODE, {GPU_RESOURCE: turns, PARTS: parts})
+    rig.until("the agent sees the parts", lambda status: len(status["gpus"][3].get("migInstances", [])) == len(parts))
+    yield rig
+    rig.clear()
+    plant.partition(NODE, 3, ())
+    rig.agents.offer(NODE, {GPU_RESOURCE: plant.uuids(NODE)})
+
+
+def test_who_shares_a_gpu_in_turns_or_in_parts_has_its_own_watts_too(shared: Rig) -> None:
+    turns = {"turn-a": shared.serve("turn-a", 1, 0.9), "turn-b": shared.serve("turn-b", 1, 0.2)}
+    parts = {"part-a": shared.serve("part-a", 1, 0.9, PARTS), "part-b": shared.serve("part-b", 1, 0.3, PARTS)}
+    wanted = {**dict.fromkeys(turns, "Proportional"), **dict.fromkeys(parts, "Estimated")}
+
+    def right(status: Object) -> bool:
+        pods = readings(status)
+        told = {name: pods.get(name, {}).get("attribution") for name in wanted}
+        return told == wanted and all(close(shared, pods[name], uid, SHARED) for name, uid in (turns | parts).items())
+
+    status = shared.until("who shares has its watts", right)
+    together = status["idleWatts"] + sum(pod["watts"] for pod in status["pods"])
+    assert together == pytest.approx(status["watts"], rel=0.01)
+    assert [readings(status)[name].get("shared", False) for name in wanted] == [True, True, False, False]
 
 
 def test_a_pod_that_is_gone_has_no_watts_and_its_gpu_is_credited(rig: Rig) -> None:

@@ -102,6 +102,7 @@ class Gpu:
             recovery=_recovery(self._recovery),
             state=self._state,
             mig_instances=self._mig.devices,
+            processes=self._processes,
             complaint=self._calls.complaint(),
         )
 
@@ -190,6 +191,16 @@ class Gpu:
         margin = self._calls.ask("thermal margin", pynvml.nvmlDeviceGetMarginTemperature)
         self._margin = None if margin is None else float(margin)
         self._mig.read()
+        self._read_processes()
+
+    def _read_processes(self) -> None:
+        """Who had the SMs since the last look, the mean over NVML's samples; none where MIG gives each its own."""
+        samples = self._calls.ask("processes", sm_samples, self._processes_seen_us) or []
+        self._processes_seen_us = max((sample.timeStamp for sample in samples), default=self._processes_seen_us)
+        percent: dict[int, list[float]] = {}
+        for sample in samples:
+            percent.setdefault(int(sample.pid), []).append(float(sample.smUtil))
+        self._processes = tuple((pid, sum(each) / len(each)) for pid, each in sorted(percent.items()))
 
     def _read_memory(self) -> tuple[int | None, bool]:
         memory = self._calls.ask("memory", pynvml.nvmlDeviceGetMemoryInfo, pynvml.nvmlMemory_v2)
@@ -226,6 +237,17 @@ class Gpu:
         if celsius is None:
             celsius = self._calls.ask("temperature", pynvml.nvmlDeviceGetTemperature, core)
         return None if celsius is None else float(celsius)
+
+
+def sm_samples(handle: Any, since_us: int) -> list[Any]:
+    """NVML's samples of each process since then. Raises NVMLError."""
+    try:
+        return list(pynvml.nvmlDeviceGetProcessUtilization(handle, since_us))
+    except pynvml.NVMLError as error:
+        # The binding takes "there are none", said with success, for an error.
+        if error.value == pynvml.NVML_SUCCESS:
+            return []
+        raise
 
 
 def _recovery(action: float) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from penstock.agent.attribution import EnergyMeter, IdleDraw, MeasuredGpu, MigPart, PodShare, attribute
 from penstock.agent.podresources import Allocation, PodName
+from penstock.agent.processes import HostPods
 from penstock.agent.report import GpuStatus, PodStatus
 
 UNEXPLAINED_SECONDS = 5.0
 """A GPU that works for so long though no pod holds it is in use by somebody else: longer than activity lags behind."""
 
 
+Processes = Mapping[str, tuple[tuple[int, float], ...]]
+"""By the UUID of a GPU: process id on the host, percent of its SMs."""
 OwnedBy = Callable[[Mapping[str, frozenset[PodName]], float], None]
 
 
@@ -41,20 +45,29 @@ class PodsReport:
 class Holders:
     """Keeps what is summed up over time: joules of each pod, the lowest draw of each GPU. `resources` None: off.
 
-    `owned_by` is told who holds which GPU (by UUID) whenever the kubelet was heard.
+    `owned_by` is told who holds which GPU (by UUID) whenever the kubelet was heard. `host_pods` knows the pods of
+    processes; without it who shares a GPU in turns is taken for equal.
     """
 
-    def __init__(self, resources: HeldDevices | None, owned_by: OwnedBy = lambda _owners, _now: None) -> None:
+    def __init__(
+        self,
+        resources: HeldDevices | None,
+        owned_by: OwnedBy = lambda _owners, _now: None,
+        host_pods: HostPods | None = None,
+    ) -> None:
         self._resources = resources
+        self._host_pods = host_pods
         self._owned_by = owned_by
         self._energy = EnergyMeter()
         self._idle = IdleDraw()
         self._in_use: set[str] = set()
         self._unexplained_since: dict[str, float] = {}
 
-    def report(self, gpus: Sequence[GpuStatus], now: float) -> PodsReport:
-        """At `now` in monotonic seconds."""
-        measured = [self._measured(gpu) for gpu in gpus]
+    def report(self, gpus: Sequence[GpuStatus], now: float, processes: Processes = MappingProxyType({})) -> PodsReport:
+        """At `now` in monotonic seconds; `processes` by the UUID of their GPU."""
+        measured = [self._measured(gpu, processes.get(gpu.uuid, ())) for gpu in gpus]
+        if self._host_pods:
+            self._host_pods.keep(pid for each in processes.values() for pid, _ in each)
         if self._resources is None:
             return PodsReport()
         in_use = {gpu.uuid for gpu in measured if gpu.in_use}
@@ -72,7 +85,9 @@ class Holders:
         pods = tuple(_pod_status(pod, shares, joules[pod]) for pod, shares in found.pods.items())
         return PodsReport("Read", pods, round(found.idle_watts, 1), unexplained)
 
-    def _measured(self, gpu: GpuStatus) -> MeasuredGpu:
+    def _measured(self, gpu: GpuStatus, processes: Sequence[tuple[int, float]]) -> MeasuredGpu:
+        # Whose they are matters only where there are several.
+        told = self._host_pods if len(processes) > 1 else None
         return MeasuredGpu(
             uuid=gpu.uuid,
             index=gpu.index,
@@ -81,6 +96,7 @@ class Holders:
             energy_joules=gpu.energy_joules,
             activity_percent=gpu.activity_percent,
             memory_used_bytes=gpu.memory_used_bytes,
+            process_percent=told.sm_percent(processes) if told else {},
             parts=tuple(
                 MigPart(device.uuid, device.slices or 1, device.activity_percent) for device in gpu.mig_instances
             ),

@@ -44,9 +44,8 @@ async def run(settings: AgentSettings) -> None:
     alarm = asyncio.Event()
     gpus = NodeGpus(settings.sample_seconds, _from_threads(alarm))
     resources = PodResources(settings.pod_resources) if settings.pod_resources else None
-    reporter = Reporter(
-        gpus, settings.heartbeat_seconds, boot_id(), datetime.now(UTC), Holders(resources, gpus.owned_by)
-    )
+    holders = Holders(resources, gpus.owned_by, HostPods(settings.host) if settings.host else None)
+    reporter = Reporter(gpus, settings.heartbeat_seconds, boot_id(), datetime.now(UTC), holders)
     try:
         async with GPUNodeClient(access, settings.node_name) as client:
             pause = PauseWatch(client, gpus, settings.heartbeat_seconds, lambda: _recall(client, gpus.xids))

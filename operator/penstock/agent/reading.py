@@ -99,4 +99,6 @@ class Reading:
     recovery: str = ""
     state: State = State()
     mig_instances: tuple[MigReading, ...] = ()
+    processes: tuple[tuple[int, float], ...] = ()
+    """Process id on the host and the share of time that its kernels had the SMs, in percent, over the last seconds."""
     complaint: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from penstock.agent.holders import Holders
+from penstock.agent.holders import Holders, Processes
 from penstock.agent.node import NodeObservation
 from penstock.agent.report import (
     Condition,
@@ -56,7 +56,7 @@ class Reporter:
 
     def _status(self, observation: NodeObservation, wall: datetime, now: float) -> GPUNodeStatus:
         gpus = tuple(gpu_status(gpu, now) for gpu in observation.gpus)
-        held = self._holders.report(gpus, now)
+        held = self._holders.report(gpus, now, _processes(observation))
         return GPUNodeStatus(
             heartbeat_seconds=self._heartbeat_seconds,
             sequence=self._sequence,
@@ -85,3 +85,8 @@ class Reporter:
             message=found.message,
             last_transition_time=self._ready[1],
         )
+
+
+def _processes(observation: NodeObservation) -> Processes:
+    known = ((gpu.identity, gpu.reading) for gpu in observation.gpus)
+    return {identity.uuid: reading.processes for identity, reading in known if identity and reading}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from penstock.agent.health import Health
 from penstock.agent.holders import Holders, PodsReport
 from penstock.agent.podresources import Allocation, Device, PodName
+from penstock.agent.processes import HostPods
 from penstock.agent.report import GpuStatus, MigStatus
 
 A, B = PodName("search", "a"), PodName("search", "b")
@@ -108,6 +112,59 @@ def test_a_gpu_that_works_without_a_pod_is_named_after_a_while_and_not_before_th
 def test_a_gpu_that_rests_again_is_named_no_more() -> None:
     reports = after(Kubelet(listed_at=100.5), *([[busy()]] * 6), [gpu()], [busy()])
     assert [one.unallocated_in_use for one in reports[5:]] == [("GPU-0",), (), ()]
+
+
+UID = "11111111-1111-4111-8111-111111111111"
+OTHER_UID = "22222222-2222-4222-8222-222222222222"
+STATIC_UID = "0123456789abcdef0123456789abcdef"
+GROUPS = {
+    "systemd, version 2": ("0::/kubepods.slice/kubepods-pod{under}.slice/cri-containerd-1.scope", UID),
+    "cgroupfs, version 1": ("5:cpu:/kubepods/besteffort/pod{uid}/1", UID),
+    "a static pod": ("0::/kubepods/pod{uid}/1", STATIC_UID),
+}
+
+
+def run(root: Path, pid: int, name: str, uid: str, group: str = "0::/kubepods/pod{uid}/1") -> None:
+    """A process of a pod, as it stands on its host."""
+    (root / "proc" / str(pid)).mkdir(parents=True)
+    (root / "proc" / str(pid) / "cgroup").write_text(group.format(uid=uid, under=uid.replace("-", "_")))
+    (root / "var/log/pods" / f"search_{name}_{uid}").mkdir(parents=True)
+
+
+def test_who_takes_turns_on_a_gpu_gets_its_watts_by_its_processes_where_the_host_tells_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, 11, "a", UID)
+    run(tmp_path, 12, "b", OTHER_UID)
+    both = Kubelet((held(A, "GPU-0"), held(B, "GPU-0")))
+    processes = {"GPU-0": ((11, 60.0), (12, 20.0), (13, 99.0))}
+    holders = Holders(both, host_pods=HostPods(tmp_path))
+    holders.report((gpu(),), 99.0, processes)
+    found = holders.report((busy(),), 100.0, processes).pods
+    assert [pod.watts for pod in found] == [40.0 + 420 * 3 / 4, 40.0 + 420 / 4]
+    assert [pod.activity_percent for pod in found] == [60.0, 20.0]
+    assert [pod.watts for pod in Holders(both).report((busy(),), 100.0, processes).pods] == [250.0, 250.0]
+
+
+@pytest.mark.parametrize(("group", "uid"), GROUPS.values(), ids=GROUPS.keys())
+def test_a_process_is_its_pods_by_the_control_group(tmp_path: Path, group: str, uid: str) -> None:
+    run(tmp_path, 7, "a", uid, group)
+    assert HostPods(tmp_path).sm_percent([(7, 30.0), (7, 10.0)]) == {A: 40.0}
+
+
+@pytest.mark.parametrize("group", ("0::/system.slice/sshd.service", f"0::/kubepods/pod{OTHER_UID}/1"))
+def test_a_process_of_no_known_pod_is_nobodys(tmp_path: Path, group: str) -> None:
+    run(tmp_path, 7, "a", UID, group)
+    assert HostPods(tmp_path).sm_percent([(7, 30.0), (8, 30.0)]) == {}
+
+
+def test_a_number_that_comes_back_is_another_process(tmp_path: Path) -> None:
+    run(tmp_path, 7, "a", UID)
+    pods = HostPods(tmp_path)
+    assert pods.sm_percent([(7, 30.0)]) == {A: 30.0}
+    pods.keep([])
+    (tmp_path / "proc/7/cgroup").write_text("0::/system.slice/sshd.service")
+    assert pods.sm_percent([(7, 30.0)]) == {}
 
 
 def test_the_kubelet_is_asked_again_when_somebody_comes_or_leaves() -> None:
