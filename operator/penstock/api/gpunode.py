@@ -79,9 +79,11 @@ class GpuReading(Model):
     power_p95_watts: Watts | None = None
     """Planned: 95th percentile over five minutes."""
     accounted_watts: Watts | None = None
-    """For billing: energy counter's rise over the last minute, or the integral of `powerWatts` if that is more."""
+    """For billing: the energy counter's rise over the last minute; where the integral of `powerWatts` contradicts it,
+    the larger of the two."""
     accounted_gap_percent: Annotated[float, Field(ge=0, le=1e6)] | None = None
-    """How far the energy counter and the integral of `powerWatts` are apart; over 15 one of them is wrong."""
+    """How far the energy counter and the integral of `powerWatts` are apart, of the larger one. Left out up to 15; above,
+    one of the two is wrong."""
     requested_limit_watts: Watts | None = None
     """The cap that somebody set last."""
     enforced_limit_watts: Watts | None = None
@@ -110,11 +112,13 @@ class GpuReading(Model):
     mig_mode: bool | None = None
     fabric_state: Word = ""
     recovery_action: Word = ""
-    """What NVML says has to be done to the GPU, such as `GPUReset`; empty: nothing."""
+    """What NVML says has to be done: `GPUReset`, `NodeReboot`, `DrainP2P`, `DrainAndReset`, `RecoverIMEXDomain`,
+    `BusReset` or `SystemReboot`; empty: nothing."""
     uncorrectable_ecc_errors: Annotated[int, Field(ge=0, le=2**53)] | None = None
     remapped_rows: RemappedRows | None = None
     xid_errors: Annotated[tuple[XidError, ...], Field(max_length=8)] = ()
-    """The latest, newest first."""
+    """The latest since the GPU was last reset, newest first. Those of programs (13, 31, 43, 45, 68, 109) are held
+    against no GPU."""
     health: Literal["Healthy", "Lost", "Unresponsive", "NeedsReset", "Failed"] = "Healthy"
     message: Sentence = ""
 

@@ -82,31 +82,32 @@ class PlantNode:
     held: dict[str, tuple[int, ...]] = field(default_factory=dict)
     pods: dict[str, PodLoad] = field(default_factory=dict)
     joules: dict[str, float] = field(default_factory=dict)
+    places: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """By UUID: the GPU's index, the place of the MIG device (0: the whole GPU) and its slices."""
 
     def assign(self, pods: Iterable[PodLoad]) -> None:
         """Take GPUs from pods that left, then give each new pod, in the order given, the lowest free ones.
 
-        A pod that finds too few gets none: a kubelet would have refused it.
+        A pod that finds too few gets none: a kubelet would have refused it. Raises `KeyError` for a device of `devices`
+        that the node does not have.
         """
         self.pods = {pod.uid: pod._replace(load=min(1.0, max(0.0, pod.load))) for pod in pods}
         self.held = {uid: held for uid, held in self.held.items() if uid in self.pods and not self.pods[uid].devices}
-        named = {self._place(device)[0] for pod in self.pods.values() for device in pod.devices}
+        named = {self.places[device][0] for pod in self.pods.values() for device in pod.devices}
         for pod in self.pods.values():
             taken = named.union(*self.held.values())
             free = [index for index in range(len(self.gpus)) if index not in taken]
             if pod.uid not in self.held and not pod.devices and len(free) >= pod.gpus:
                 self.held[pod.uid] = tuple(free[: pod.gpus])
 
-    def _place(self, uuid: str) -> tuple[int, int, int]:
-        """The GPU's index, the place of the MIG device (0: the whole GPU) and its slices. Raises `KeyError`."""
+    def look(self) -> None:
+        """Take in which GPUs and MIG devices there are."""
+        self.places = {}
         for index in range(len(self.gpus)):
             device = self.state.read(index)
-            if device.uuid.decode() == uuid:
-                return index, 0, _GPU_SLICES
+            self.places[device.uuid.decode()] = index, 0, _GPU_SLICES
             for place, instance in enumerate(device.mig_instances[: device.mig_count], start=1):
-                if instance.uuid.decode() == uuid:
-                    return index, place, instance.slices
-        raise KeyError(f"no GPU and no MIG device of this node has the UUID {uuid}")
+                self.places[instance.uuid.decode()] = index, place, instance.slices
 
     def holds(self) -> dict[int, list[_Hold]]:
         """By the GPU's index, who holds it or a part of it."""
@@ -116,7 +117,7 @@ class PlantNode:
                 found.setdefault(index, []).append(_Hold(uid, self.pods[uid].load, _GPU_SLICES, 0))
         for pod in self.pods.values():
             for uuid in pod.devices:
-                index, place, slices = self._place(uuid)
+                index, place, slices = self.places[uuid]
                 found.setdefault(index, []).append(_Hold(pod.uid, pod.load, slices, place))
         return found
 
@@ -222,6 +223,7 @@ class Plant:
         devices = [_device(name, index, found) for index in range(count)]
         state = NvmlState.create(self.state_path(name), devices)
         self._nodes[name] = PlantNode(found, state, [_Gpu() for _ in range(count)])
+        self._nodes[name].look()
 
     def remove_node(self, name: str) -> None:
         """The file stays as it is: an agent that still reads it sees figures that stand still."""
@@ -251,7 +253,9 @@ class Plant:
             device.mig_enabled, device.mig_count = int(bool(slices)), len(slices)
             for place, size in enumerate(slices):
                 device.mig_instances[place] = _mig_device(f"{name}/{index}/{place}/{size}", place, size, product)
-            return tuple(instance.uuid.decode() for instance in device.mig_instances[: device.mig_count])
+            uuids = tuple(instance.uuid.decode() for instance in device.mig_instances[: device.mig_count])
+        self._nodes[name].look()
+        return uuids
 
     def set_rack(self, name: str, rack: Rack) -> None:
         """What NVML tells of the node's place; nothing before."""

@@ -122,13 +122,13 @@ async def test_a_change_goes_out_but_not_within_a_second_of_the_last(agent: Agen
     assert [status["watts"] for status in agent.server.statuses] == [400, 700]
 
 
-async def test_an_alarm_is_published_without_waiting_for_the_next_look(agent: Agent) -> None:
-    await agent.until(1)
-    # Longer than the least pause between two publishes.
-    await asyncio.sleep(1.1)
+async def test_an_alarm_is_published_without_waiting_for_the_next_look(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.agent.publish.LEAST_PAUSE_SECONDS", 0.05)
     agent.publisher.look_seconds = 3600.0
-    agent.alarm.set()
-    await asyncio.sleep(0.1)
+    await agent.until(1)
+    await asyncio.sleep(0.3)  # the look that had begun is over, and the next one is an hour away
     agent.gpus.watts = 700.0
     agent.alarm.set()
     await agent.until(2)
