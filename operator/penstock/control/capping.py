@@ -16,7 +16,7 @@ from penstock.api.names import GROUP, VERSION
 from penstock.cluster.client import MERGE_PATCH
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts, Spawn, Unanswered
-from penstock.core.cappable import Asked, Cappable, cappable, freeable_watts, trimmable_watts
+from penstock.core.cappable import Asked, Cappable, Memo, cappable, freeable_watts, trimmable_watts
 from penstock.core.capping import CapAsk, CapPlan, Need, Room, plan_caps
 from penstock.core.fleet import Fleet
 from penstock.core.model import Cap
@@ -52,6 +52,7 @@ class Capping:
     spawn: Spawn
     fence: Callable[[], str]
     plan: CapPlan = CapPlan()
+    memo: Memo = field(default_factory=dict)
     _asked: dict[str, Asked] = field(default_factory=dict)
     """By pod uid."""
     _sent: dict[str, _Sent] = field(default_factory=dict)
@@ -86,18 +87,19 @@ class Capping:
     ) -> CapPlan:
         """Plan and write. Call it when it is due."""
         self._looked_at = now_at
-        self._recall(now_at)
-        self.plan = plan_caps(fleet, self._asked, needs, rooms, now_at)
+        if not self._recalled:
+            self._recall(now_at)
+        self.plan = plan_caps(fleet, self._cappable(fleet, now_at), self._asked, needs, rooms, now_at)
         self._remember(now_at)
         urgent = frozenset(name for name, need in needs.items() if need.urgent)
+        asks = self.plan.by_node()
         for node in self._concerned():
-            self._keep(node, urgent=bool(urgent & _domains(fleet, node)), now_at=now_at, now_time=now_time)
+            caps = frozenset(_cap(ask) for ask in asks.get(node, ()))
+            self._keep(node, caps, urgent=bool(urgent & _domains(fleet, node)), now_at=now_at, now_time=now_time)
         return self.plan
 
     def _recall(self, now_at: float) -> None:
-        if self._recalled:
-            return
-        self._recalled = True
+        self._recalled, self._able = True, None
         for telemetry in self.state.telemetry.values():
             for cap in telemetry.caps:
                 self._asked.setdefault(cap.pod_uid, Asked(cap.watts, now_at))
@@ -109,10 +111,12 @@ class Capping:
             for uid, watts in asked.items()
         }
         self._able = None
+        for name in self.memo.keys() - self.state.nodes.keys():
+            del self.memo[name]
 
     def _cappable(self, fleet: Fleet, now_at: float) -> tuple[Cappable, ...]:
         if self._able is None or self._able[0] is not fleet:
-            self._able = (fleet, cappable(fleet, self._asked, now_at))
+            self._able = (fleet, cappable(fleet, self._asked, now_at, self.memo))
         return self._able[1]
 
     # ---------------------------------------------------------------------------------------------------------- write
@@ -125,8 +129,7 @@ class Capping:
         }
         return sorted(asked | standing)
 
-    def _keep(self, node: str, *, urgent: bool, now_at: float, now_time: float) -> None:
-        caps = frozenset(_cap(ask) for ask in self.plan.on(node))
+    def _keep(self, node: str, caps: frozenset[Cap], *, urgent: bool, now_at: float, now_time: float) -> None:
         telemetry = self.state.telemetry.get(node)
         if telemetry is None or node in self._writing:
             return

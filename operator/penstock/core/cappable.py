@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.core.fleet import Fleet
-from penstock.core.model import CapperMode, Gpu, Mode, Pod, PoolKey
+from penstock.core.model import Capper, CapperMode, Gpu, Mode, Pod, PoolKey
 from penstock.core.power import LIMIT_TOLERANCE
 from penstock.core.row import Row
 
@@ -26,11 +26,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class CappableGpu:
-    """One GPU of a replica. `obeys` is false where its capper refused, or shows no effect."""
+    """One GPU of a replica. `obeys` is false where its capper refused, or shows no effect.
+
+    `top_watts` is how far its limit may rise again.
+    """
 
     uuid: str
     draw_watts: float
     limit_watts: float
+    floor_watts: float
+    top_watts: float
     obeys: bool
 
 
@@ -43,14 +48,18 @@ class Cappable:
     """
 
     node: str
-    pool: PoolKey
     pod: Pod
+    rank: tuple[int, str, str]
+    """Who is capped first."""
     gpus: tuple[CappableGpu, ...]
     floor_watts: float
-    top_watts: float
-    asked: Asked | None
     factors: tuple[tuple[str, float], ...]
-    observed: bool = False
+    observed: bool
+    asked: Asked | None = None
+
+    @property
+    def top_watts(self) -> float:
+        return max(gpu.top_watts for gpu in self.gpus)
 
     @property
     def draws(self) -> tuple[float, ...]:
@@ -66,25 +75,56 @@ class Cappable:
         """Of figures per GPU, those of the GPUs that a limit would move."""
         return tuple(figure for figure, gpu in zip(figures, self.gpus, strict=True) if gpu.obeys or self.observed)
 
-    @property
-    def rank(self) -> tuple[int, str, str]:
-        """Who is capped first."""
-        return self.pod.priority, str(self.pool), self.pod.name
-
     def _after(self, watts: float, gpu: CappableGpu) -> float:
         if self.asked is None or not (gpu.obeys or self.observed):
             return watts
         return min(watts, self.asked.watts)
 
 
-def cappable(fleet: Fleet, asked: Mapping[str, Asked], now_at: float) -> tuple[Cappable, ...]:
+Memo = dict[str, tuple[Row, tuple[Cappable, ...]]]
+"""Node → its row and what followed from it: a pure function of the row, kept from one fleet to the next."""
+
+
+def cappable(fleet: Fleet, asked: Mapping[str, Asked], now_at: float, memo: Memo | None = None) -> tuple[Cappable, ...]:
     """Every replica that may be capped, the first to be capped first.
 
     Its pool says how far (`power.minCapWatts`), its node's capper speaks, and the kubelet said which whole GPUs are
     its own: a GPU of several pods, or one divided by MIG, is never capped for one of them.
     """
-    found = (one for row in fleet.rows for one in _cappable_on(fleet, row, asked, now_at))
-    return tuple(sorted(found, key=lambda one: one.rank))
+    memo = {} if memo is None else memo
+    found: list[Cappable] = []
+    for row in fleet.rows:
+        telemetry = row.view.telemetry
+        if telemetry is None or telemetry.capper is None or not telemetry.capper.alive(now_at):
+            continue
+        for one in _on(fleet, row, memo):
+            limit = asked.get(one.pod.uid)
+            found.append(_under(one, limit, now_at) if limit else one)
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(one: Cappable) -> tuple[int, str, str]:
+    return one.rank
+
+
+def _on(fleet: Fleet, row: Row, memo: Memo) -> tuple[Cappable, ...]:
+    name = row.view.node.name
+    known = memo.get(name)
+    if known is None or known[0] is not row:
+        known = memo[name] = (row, tuple(_cappable_on(fleet, row)))
+    return known[1]
+
+
+def _under(one: Cappable, asked: Asked, now_at: float) -> Cappable:
+    """A replica that is asked to keep a limit already."""
+    gpus = tuple(replace(gpu, obeys=gpu.obeys and _shows(gpu, asked, now_at)) for gpu in one.gpus)
+    return replace(one, asked=asked, gpus=gpus)
+
+
+def _shows(gpu: CappableGpu, asked: Asked, now_at: float) -> bool:
+    """Whether the limit asked for was read back, or may yet be."""
+    in_force = gpu.limit_watts <= max(asked.watts, gpu.floor_watts) + SAME_WATTS
+    return in_force or now_at - asked.asked_at <= OBEYS_SECONDS
 
 
 def trimmable_watts(able: Iterable[Cappable]) -> Mapping[str, float]:
@@ -102,9 +142,9 @@ def freeable_watts(able: Iterable[Cappable]) -> Mapping[str, float]:
     )
 
 
-def _cappable_on(fleet: Fleet, row: Row, asked: Mapping[str, Asked], now_at: float) -> Iterator[Cappable]:
+def _cappable_on(fleet: Fleet, row: Row) -> Iterator[Cappable]:
     telemetry = row.view.telemetry
-    if telemetry is None or telemetry.pods is None or telemetry.capper is None or not telemetry.capper.alive(now_at):
+    if telemetry is None or telemetry.pods is None or telemetry.capper is None:
         return
     pods = {(pod.namespace, pod.name): pod for pod in row.view.pods if pod.node and not pod.finished}
     # The kubelet may go on listing a pod that has ended; it holds nothing.
@@ -113,51 +153,42 @@ def _cappable_on(fleet: Fleet, row: Row, asked: Mapping[str, Asked], now_at: flo
     gpus = {gpu.uuid: gpu for gpu in telemetry.gpus if holders[gpu.uuid] == 1 and not gpu.mig}
     for told, pod in listed:
         if told.uuids and not told.shared and all(uuid in gpus for uuid in told.uuids):
-            yield from _cappable_pod(fleet, row, pod, [gpus[uuid] for uuid in told.uuids], asked.get(pod.uid), now_at)
+            yield from _cappable_pod(fleet, row, telemetry.capper, pod, [gpus[uuid] for uuid in told.uuids])
 
 
-def _cappable_pod(  # noqa: PLR0917  the pod with all that is known of it
-    fleet: Fleet, row: Row, pod: Pod, gpus: Sequence[Gpu], asked: Asked | None, now_at: float
-) -> Iterator[Cappable]:
+def _cappable_pod(fleet: Fleet, row: Row, capper: Capper, pod: Pod, gpus: Sequence[Gpu]) -> Iterator[Cappable]:
     pool = PoolKey(pod.namespace, pod.pool)
     rules = fleet.context.pools.rules.get(pool) if pod.pool else None
-    capper = row.view.telemetry.capper if row.view.telemetry else None
-    if rules is None or rules.min_cap_watts is None or rules.mode is Mode.ADVISE or capper is None:
+    if rules is None or rules.min_cap_watts is None or rules.mode is Mode.ADVISE:
         return
-    # A capped GPU's own limit is no top: a capper that has just started has not told the baseline yet.
-    tops = [
-        capper.baseline_watts(gpu.uuid) or (None if asked else gpu.limit_watts) or gpu.maximum_watts for gpu in gpus
-    ]
-    known = [watts for watts in tops if watts]
-    if len(known) < len(gpus):
+    told = tuple(one for gpu in gpus if (one := _cappable_gpu(gpu, capper, pod)))
+    if len(told) < len(gpus):
         return
     yield Cappable(
         node=row.view.node.name,
-        pool=pool,
         pod=pod,
-        gpus=tuple(
-            CappableGpu(
-                uuid=gpu.uuid,
-                draw_watts=gpu.power_watts or 0.0,
-                limit_watts=gpu.limit_watts or max(known),
-                obeys=capper.mode is CapperMode.ENFORCE
-                and not capper.refuses(gpu.uuid, pod.uid)
-                and _obeys(gpu, asked, now_at),
-            )
-            for gpu in gpus
-        ),
-        floor_watts=max(rules.min_cap_watts, *(gpu.minimum_watts or 0.0 for gpu in gpus)),
-        top_watts=max(known),
-        asked=asked,
+        rank=(pod.priority, str(pool), pod.name),
+        gpus=told,
+        floor_watts=max(rules.min_cap_watts, *(gpu.floor_watts for gpu in told)),
         factors=tuple((rule.name, 1.0 + rule.per_gpu_watt) for rule in row.rules),
         observed=capper.mode is CapperMode.OBSERVE,
     )
 
 
-def _obeys(gpu: Gpu, asked: Asked | None, now_at: float) -> bool:
-    if asked is None or gpu.limit_watts is None or now_at - asked.asked_at <= OBEYS_SECONDS:
-        return True
-    return gpu.limit_watts <= max(asked.watts, gpu.minimum_watts or 0.0) + SAME_WATTS
+def _cappable_gpu(gpu: Gpu, capper: Capper, pod: Pod) -> CappableGpu | None:
+    """None where no limit of it is known."""
+    # A capped GPU's own limit is no top: a capper that has just started has not told the baseline yet.
+    top = capper.baseline_watts(gpu.uuid) or gpu.maximum_watts or gpu.limit_watts
+    if not top:
+        return None
+    return CappableGpu(
+        uuid=gpu.uuid,
+        draw_watts=gpu.power_watts or 0.0,
+        limit_watts=gpu.limit_watts or top,
+        floor_watts=gpu.minimum_watts or 0.0,
+        top_watts=top,
+        obeys=capper.mode is CapperMode.ENFORCE and not capper.refuses(gpu.uuid, pod.uid),
+    )
 
 
 def _sum_by_domain(watts: Iterable[tuple[Cappable, float]]) -> Mapping[str, float]:

@@ -7,11 +7,12 @@ as under way for as long as a capper may take, so that one need is not met twice
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from penstock.core.cappable import SAME_WATTS, Asked, Cappable, cappable
+from penstock.core.cappable import SAME_WATTS, Asked, Cappable
 from penstock.core.fleet import Fleet
 from penstock.core.model import Pod, PoolKey
 from penstock.core.power import LIMIT_TOLERANCE
@@ -64,12 +65,16 @@ class CapPlan:
     """Pods, by uid, whose limit is lower than before."""
     raised: frozenset[str] = field(default_factory=frozenset)
 
-    def on(self, node: str) -> tuple[CapAsk, ...]:
-        return tuple(ask for ask in self.asks if ask.node == node)
+    def by_node(self) -> Mapping[str, Sequence[CapAsk]]:
+        found: dict[str, list[CapAsk]] = defaultdict(list)
+        for ask in self.asks:
+            found[ask.node].append(ask)
+        return found
 
 
-def plan_caps(
+def plan_caps(  # noqa: PLR0917  who there is, what was asked, what is needed and when
     fleet: Fleet,
+    able: Sequence[Cappable],
     asked: Mapping[str, Asked],
     needs: Mapping[str, Need],
     rooms: Mapping[str, Room],
@@ -77,10 +82,9 @@ def plan_caps(
 ) -> CapPlan:
     """The limits to ask for now.
 
-    `asked` has what each pod is asked for so far, by uid. `needs` and `rooms` are by domain; a domain that needs
-    something regains nothing, and one without an entry in `rooms` regains all.
+    `able` may be capped, by their rank. `asked` has what each pod is asked for so far, by uid. `needs` and `rooms` are
+    by domain; a domain that needs something regains nothing, and one without an entry in `rooms` regains all.
     """
-    able = cappable(fleet, asked, now_at)
     levels: dict[str, float] = {one.pod.uid: one.asked.watts for one in able if one.asked}
     lowered: dict[str, float] = {}
     for seen in (False, True):
@@ -148,12 +152,18 @@ def _trim(able: Sequence[Cappable], needs: Mapping[str, Need]) -> dict[str, floa
 def _lower(one: Cappable, draw_watts: float, limit_watts: float) -> float | None:
     """The highest limit that is low enough for both wants, as far down as it may go; None where it is there."""
     draws, limits = one.acting(one.draws), one.acting(one.limits)
-    line = min(_waterline(draws, draw_watts), _waterline(limits, limit_watts))
-    if not limits or line == math.inf:
+    line = min(_line(draws, draw_watts, one.floor_watts), _line(limits, limit_watts, one.floor_watts))
+    if line == math.inf:
         return None
     watts = max(one.floor_watts, STEP_WATTS * math.floor(line / STEP_WATTS))
     highest = min(one.asked.watts if one.asked else math.inf, max(limits))
     return watts if watts < highest - SAME_WATTS else None
+
+
+def _line(figures: Sequence[float], excess: float, floor_watts: float) -> float:
+    """As far down as it may go to take off the excess; infinite where that takes nothing off."""
+    line = max(_waterline(figures, excess), floor_watts)
+    return line if line < max(figures, default=0.0) else math.inf
 
 
 def _waterline(figures: Iterable[float], excess: float) -> float:

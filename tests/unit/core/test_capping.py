@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builders import NOW_AT, domain, fleet, gpu, node, pod, telemetry
-from penstock.core.cappable import Asked, cappable, freeable_watts, trimmable_watts
+from penstock.core.cappable import Asked, Memo, cappable, freeable_watts, trimmable_watts
 from penstock.core.capping import CapPlan, Need, Room, plan_caps
 from penstock.core.fleet import Fleet
 from penstock.core.model import (
@@ -76,7 +76,8 @@ def plan(
     **need: Any,
 ) -> CapPlan:
     needs = {ROW: Need(watts, **need)} if watts or need else {}
-    return plan_caps(found, asked or {}, needs, {ROW: room} if room else {}, now_at)
+    asked = asked or {}
+    return plan_caps(found, cappable(found, asked, now_at), asked, needs, {ROW: room} if room else {}, now_at)
 
 
 def limits(found: CapPlan) -> dict[str, float]:
@@ -157,7 +158,8 @@ def test_each_ancestor_gets_what_it_needs_and_a_watt_counts_in_all_of_them() -> 
         pools={LLAMA: OPTED_IN, QWEN: OPTED_IN},
     )
     needs = {"site": Need(200), ROW: Need(100)}
-    assert limits(plan_caps(found, {}, needs, {}, NOW_AT)) == {"GPU-0": 500, "GPU-1": 500}
+    able = cappable(found, {}, NOW_AT)
+    assert limits(plan_caps(found, able, {}, needs, {}, NOW_AT)) == {"GPU-0": 500, "GPU-1": 500}
 
 
 # ------------------------------------------------------------------------------------------------------ who may not be
@@ -302,6 +304,14 @@ def test_a_cap_ends_when_its_pool_allows_it_no_longer() -> None:
     told = report(holds("llama-0", 0, 1), caps=STANDING)
     found = house(replica("llama-0"), told=told, rules={LLAMA: PlacementRules()})
     assert plan(found, asked={"uid-llama-0": Asked(500, NOW_AT)}).asks == ()
+
+
+def test_what_followed_from_a_row_is_forgotten_with_it() -> None:
+    memo: Memo = {}
+    before = house()
+    assert cappable(before, {}, NOW_AT, memo) == cappable(before, {}, NOW_AT, memo) == cappable(before, {}, NOW_AT)
+    after = house(told=replace(capped(), capper=None))
+    assert cappable(after, {}, NOW_AT, memo) == ()
 
 
 def test_one_picture_gives_one_plan_whatever_the_order_of_its_parts() -> None:
