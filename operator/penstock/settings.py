@@ -142,6 +142,14 @@ class AgentSettings(_Environment):
     )
     """The kubelet's PodResources, which say which pod holds which GPU. `off`: not asked, so nobody knows."""
 
+    host_root: Annotated[str, Field(pattern="^(/.+|off)$", max_length=256)] = "off"
+    """Where the host's `/proc` and `/var/log/pods` are mounted, to tell the pods of processes on shared GPUs."""
+
+    @property
+    def host(self) -> Path | None:
+        """The same as a path; None where it is off."""
+        return None if self.host_root == "off" else Path(self.host_root)
+
     @property
     def pod_resources(self) -> Path | None:
         """The same as a path; None where it is off."""

@@ -56,6 +56,8 @@ class Gpu:
         self._meter = Meter(self._calls.handle, request)
         self._mig = MigDevices(self._calls, request)
         self._medium_at = self._slow_at = self._activity_at = _NEVER
+        self._processes: tuple[tuple[int, float], ...] = ()
+        self._processes_seen_us = 0
         self._activity: Activity | None = None
         self._throttled: tuple[tuple[str, float], ...] = ()
         self._margin: float | None = None

@@ -24,6 +24,7 @@ from penstock.agent.holders import Holders
 from penstock.agent.node import NodeGpus
 from penstock.agent.pause import PauseWatch
 from penstock.agent.podresources import PodResources
+from penstock.agent.processes import HostPods
 from penstock.agent.publish import heartbeat_due_seconds, publish_reason
 from penstock.agent.report import GPUNodeStatus, encode
 from penstock.agent.reporter import Reporter
