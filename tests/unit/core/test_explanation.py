@@ -97,6 +97,19 @@ def test_a_wait_counts_the_nodes_by_the_filter_that_refused_them() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("busy", "named"),
+    (
+        (1, "1 busy without a pod: GPU-0 on gpu-1)"),
+        (5, "5 busy without a pod: GPU-0 on gpu-1, GPU-1 on gpu-1, GPU-2 on gpu-1, …)"),
+    ),
+)
+def test_a_gpu_in_use_without_a_pod_is_named_where_the_kubelet_said_who_holds_the_others(busy: int, named: str) -> None:
+    in_use = tuple(f"GPU-{index}" for index in range(busy))
+    told = waiting([a.node()], [a.telemetry(pods=(), unallocated_in_use=in_use)], a.replica(gpus=8))
+    assert told == f"0/1 nodes: 1 has fewer than 8 free GPUs (BusyUnallocatedGPU: {named}"
+
+
 def waiting(nodes: Sequence[Node], heard: Sequence[Telemetry], asked: Replica) -> str:
     domain = a.domain(budget_watts=8 * 80 + 99, selector=a.labelled("row", "a"))
     fleet = a.fleet(*nodes, telemetries=heard, domains=[domain])
