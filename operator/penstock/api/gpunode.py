@@ -82,8 +82,8 @@ class GpuReading(Model):
     """For billing: the energy counter's rise over the last minute; where the integral of `powerWatts` contradicts it,
     the larger of the two."""
     accounted_gap_percent: Annotated[float, Field(ge=0, le=1e6)] | None = None
-    """How far the energy counter and the integral of `powerWatts` are apart, of the larger one. Left out up to 15; above,
-    one of the two is wrong."""
+    """How far the energy counter and the integral of `powerWatts` are apart, of the larger one. Left out up to 15;
+    above, one of the two is wrong."""
     requested_limit_watts: Watts | None = None
     """The cap that somebody set last."""
     enforced_limit_watts: Watts | None = None
