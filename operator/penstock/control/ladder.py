@@ -30,7 +30,7 @@ from penstock.core.ladder import LadderState, Reading, Stage
 from penstock.core.model import Domain
 from penstock.core.pressure import Draw, Watts
 from penstock.core.shedding import Allowance, Candidate, Cut
-from penstock.core.status import steady, utc
+from penstock.core.status import MAX_MESSAGE, steady, utc
 
 LOOK_SECONDS = 0.2
 """Pause between two looks: many turns pass while a meter says anything new."""
@@ -101,7 +101,7 @@ class Ladders:
         return LadderStatus(
             stage=found.stage.value,
             since=utc(found.since_time) if found.since_time is not None else None,
-            reason="; ".join(filter(None, (found.reason, self._trouble(name, statement)))),
+            reason="; ".join(filter(None, (found.reason, self._trouble(name, statement))))[:MAX_MESSAGE],
             lowest_reachable_watts=None if reachable is None else steady(before, reachable[0]),
             actions=self.deeds.of(name),
             shed=self.shedder.waiting_from(name),
@@ -138,7 +138,8 @@ class Ladders:
         self._looked_at = now_at
         self._forget_ended(picture)
         self._able = None
-        drawn, trimmable = pressure.draw(picture.fleet), self._trimmable_watts(picture, now_at)
+        self.shedder.last = last = pressure.remembered(picture.fleet, self.shedder.last)
+        drawn, trimmable = pressure.draw(picture.fleet, last), self._trimmable_watts(picture, now_at)
         capping = self.capping.due(picture.fleet, now_at)
         self._readings.clear()
         for domain in picture.fleet.domains:

@@ -18,7 +18,7 @@ from penstock.control.picture import Picture
 from penstock.core import pressure, shedding
 from penstock.core.fleet import Fleet
 from penstock.core.model import Pod, PoolKey
-from penstock.core.pressure import Watts
+from penstock.core.pressure import Last, Watts
 from penstock.core.shedding import Allowance, Candidate, Cut, Shed
 from penstock.core.status import utc
 from penstock.core.verdicts import Decision
@@ -62,6 +62,8 @@ class Shedder:
     deeds: Deeds
     waiting: tuple[Shed, ...] = ()
     """Who was shed and has no place since."""
+    last: Last = field(default_factory=dict)
+    """What the nodes last said that could be believed."""
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _evicted: set[str] = field(default_factory=set)
     """Pods that we evicted and that are not gone yet, by uid."""
@@ -99,7 +101,7 @@ class Shedder:
 
     def candidates(self, picture: Picture) -> Mapping[str, Sequence[Candidate]]:
         """Everybody who may be shed, by domain."""
-        return shedding.by_domain(shedding.candidates(picture.fleet, picture.pools, picture.rolls))
+        return shedding.by_domain(shedding.candidates(picture.fleet, picture.pools, picture.rolls, self.last))
 
     def allowance(self, picture: Picture) -> Allowance:
         return shedding.allowance(picture.pools, picture.rolls, self._asked.keys() | self.acts.leaving)
@@ -108,7 +110,7 @@ class Shedder:
         """Per domain, what is on its way off: pods that end, ours or not, are asked to, or are gone unnoticed."""
         watts: dict[str, float] = defaultdict(float)
         ending = (pod for row in fleet.rows for pod in row.view.pods if pod.terminating)
-        saved = list(pressure.savings(fleet, ending))
+        saved = list(pressure.savings(fleet, ending, self.last))
         saved += [asked.one.watts for asked in self._asked.values()]
         saved += [one.watts for one in self._gone]
         for one in saved:
@@ -136,7 +138,7 @@ class Shedder:
             elif now_at - asked.asked_at > ANSWER_SECONDS:
                 self._forget(uid)
         for _, pod in picture.departed:
-            if watts := pressure.saved_watts(picture.before, pod):
+            if watts := pressure.saved_watts(picture.before, pod, self.last):
                 self._gone.append(_Gone(pod.node, watts, now_at))
         self._gone = [one for one in self._gone if not self._shows(one, now_at)]
         self._evicted &= self.state.pods.keys() | {pod.uid for _, pod in picture.departed}
@@ -201,7 +203,10 @@ class Shedder:
 
 def _missing(picture: Picture) -> Mapping[PoolKey, int]:
     return {
-        key: max(0 if pool.adopts else pool.desired - len(roll.pinned) - len(roll.bound), len(roll.waiting))
+        # Of those that somebody else counts, one that still ends is to be missing.
+        key: len(roll.waiting) + len(roll.terminating)
+        if pool.adopts
+        else max(pool.desired - len(roll.pinned) - len(roll.bound), len(roll.waiting))
         for key, pool in picture.pools.items()
         if (roll := picture.rolls.get(key))
     }

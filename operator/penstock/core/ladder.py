@@ -209,7 +209,7 @@ def _reason(stage: Stage, reading: Reading, ladder: Ladder) -> str:
 
 def _told(stage: Stage, reading: Reading, ladder: Ladder) -> Iterator[str]:
     watts, when = _budget_of(stage, reading)
-    percent = WHOLE_PERCENT * reading.draw_watts / watts
+    percent = WHOLE_PERCENT * reading.draw_watts / max(watts, 1.0)
     yield f"draws {reading.draw_watts:,.0f} W, {percent:.0f} % of the {watts:,.0f} W {when}"
     if stage is Stage.EMERGENCY and reading.braked and percent < ladder.emergency.enter_percent:
         yield "the hardware of a GPU in it slows itself down because of heat or the power brake"

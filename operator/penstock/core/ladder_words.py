@@ -15,7 +15,7 @@ def short_of_victims(watts: float, statement: Statement | None) -> str:
     """Nobody is left who may be shed: who holds the watts, whom we may not touch first."""
     told = (
         f"about {_watts(watts)} more have to go and nobody is left who may be shed now: look at PodDisruptionBudgets, "
-        "at disruption and power.shed of its pools, and at what else draws there"
+        "at disruption and power.shed of its pools, at ladder.movesPerHour, and at what else draws there"
     )
     held = [one for one in statement.holders if one.kind != "Overhead"] if statement else []
     if not held:

@@ -15,7 +15,7 @@ from penstock.core.cappable import Cappable, trimmable_watts
 from penstock.core.fleet import Fleet
 from penstock.core.model import Mode, Pod, PoolKey
 from penstock.core.pool import Pool, RollCall
-from penstock.core.pressure import Watts
+from penstock.core.pressure import NOTHING_KNOWN, Last, Watts
 
 ENOUGH_WATTS = 1.0
 """A watt more or less is none that a meter would show."""
@@ -58,7 +58,12 @@ class Allowance:
             self.left[one.pool] = self.left.get(one.pool, 0) - 1
 
 
-def candidates(fleet: Fleet, pools: Mapping[PoolKey, Pool], rolls: Mapping[PoolKey, RollCall]) -> tuple[Candidate, ...]:
+def candidates(
+    fleet: Fleet,
+    pools: Mapping[PoolKey, Pool],
+    rolls: Mapping[PoolKey, RollCall],
+    last: Last = NOTHING_KNOWN,
+) -> tuple[Candidate, ...]:
     """Every running replica that may be shed: its pool allows it, and its controller makes another in its place.
 
     A pool that only takes advice is never touched; a pod without a controller, or of a Job, would be lost.
@@ -70,7 +75,7 @@ def candidates(fleet: Fleet, pools: Mapping[PoolKey, Pool], rolls: Mapping[PoolK
         for pod in rolls[key].bound
         if pod.owner is not None and pod.owner.kind != "Job"
     ]
-    saved = pressure.savings(fleet, (pod for _, pod in found))
+    saved = pressure.savings(fleet, (pod for _, pod in found), last)
     return tuple(Candidate(pod, key, watts) for (key, pod), watts in zip(found, saved, strict=True))
 
 

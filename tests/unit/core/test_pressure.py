@@ -9,7 +9,9 @@ import pytest
 
 import builders as a
 from penstock.core import pressure
-from penstock.core.model import Gpu, Phase, Pod, PodGpus, Telemetry
+from penstock.core.fleet import Fleet
+from penstock.core.model import Gpu, GpuHealth, Phase, Pod, PodGpus, Telemetry
+from penstock.core.pressure import Draw
 
 LONG_AGO_AT = a.NOW_AT - 3_600.0
 HOT, IDLE = 600.0, 75.0
@@ -21,6 +23,10 @@ def gpus(*watts: float, **changed: object) -> tuple[Gpu, ...]:
 
 def told(*watts: float, **changed: object) -> Telemetry:
     return a.telemetry("gpu-1", gpus(*watts), **changed)
+
+
+def drawn(fleet: Fleet) -> Draw:
+    return pressure.draw(fleet, pressure.remembered(fleet, {}))
 
 
 BUSY = (HOT, HOT, HOT, HOT, IDLE, IDLE, IDLE, IDLE)
@@ -39,7 +45,7 @@ DRAWS: dict[str, tuple[Telemetry | None, tuple[Pod, ...], float]] = {
 def test_draw(telemetry: Telemetry | None, pods: Iterable[Pod], want: float) -> None:
     heard = [telemetry] if telemetry else []
     fleet = a.fleet(a.node(), telemetries=heard, pods=pods, domains=[a.domain(static_watts=50.0)])
-    assert pressure.draw(fleet).watts == {"row-a": want + 50.0}
+    assert drawn(fleet).watts == {"row-a": want + 50.0}
 
 
 def test_a_parent_draws_what_its_children_do_with_their_overhead() -> None:
@@ -47,7 +53,7 @@ def test_a_parent_draws_what_its_children_do_with_their_overhead() -> None:
     row = a.domain("row-a", parent="site", static_watts=50.0, overhead_watts=200.0, per_gpu_watt=0.5)
     fleet = a.fleet(a.node(), telemetries=[told(*BUSY)], domains=[site, row])
     inside = 200.0 + 1.5 * (4 * HOT + 4 * IDLE) + 50.0
-    assert pressure.draw(fleet).watts == {"row-a": inside, "site": inside + 100.0}
+    assert drawn(fleet).watts == {"row-a": inside, "site": inside + 100.0}
 
 
 def test_four_silent_nodes_of_twenty_move_no_draw() -> None:
@@ -57,8 +63,31 @@ def test_four_silent_nodes_of_twenty_move_no_draw() -> None:
     silent = [replace(one, heard_at=LONG_AGO_AT) for one in reports[:4]]
     fresh = a.fleet(*nodes, telemetries=reports, pods=pods, domains=[a.domain()])
     stale = a.fleet(*nodes, telemetries=[*silent, *reports[4:]], pods=pods, domains=[a.domain()])
-    assert pressure.draw(stale).watts == pressure.draw(fresh).watts
+    assert drawn(stale).watts == drawn(fresh).watts
     assert stale.committed_watts[0] > fresh.committed_watts[0], "only admission is charged more"
+
+
+GOOD = told(*BUSY)
+LIES = {
+    "negative watts": told(*([-600.0] * 8)),
+    "zero watts": told(*([0.0] * 8)),
+    "a report that contradicts itself": replace(told(*([IDLE] * 8)), contradiction="energy stands still"),
+    "a GPU that does not answer any more": replace(
+        told(*BUSY), gpus=(a.gpu(0, power_watts=None, health=GpuHealth.UNRESPONSIVE), *told(*BUSY).gpus[1:])
+    ),
+    "silence": SILENT,
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_what_cannot_be_believed_leaves_the_draw_at_the_last_good_word(lie: Telemetry) -> None:
+    pod = a.pod(gpus=4)
+    good = a.fleet(a.node(), telemetries=[GOOD], pods=[pod], domains=[a.domain()])
+    last = pressure.remembered(good, {})
+    fleet = a.fleet(a.node(), telemetries=[lie], pods=[pod], domains=[a.domain()])
+    last = pressure.remembered(fleet, last)
+    assert pressure.draw(fleet, last).watts == drawn(good).watts
+    assert pressure.saved_watts(fleet, pod, last) == pressure.saved_watts(good, pod)
 
 
 BRAKES = {
@@ -71,7 +100,7 @@ BRAKES = {
 def test_braked(telemetry: Telemetry, want: set[str]) -> None:
     slowed = replace(telemetry, gpus=(*telemetry.gpus, a.gpu(7, thermally_throttled=True)))
     domains = [a.domain("site"), a.domain("row-a", parent="site")]
-    assert pressure.draw(a.fleet(a.node(), telemetries=[slowed], domains=domains)).braked == want
+    assert drawn(a.fleet(a.node(), telemetries=[slowed], domains=domains)).braked == want
 
 
 SAVED: dict[str, tuple[Telemetry, Pod, float]] = {
