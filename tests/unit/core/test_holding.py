@@ -99,6 +99,9 @@ CASES = {
     "a listed pod that the API server does not know holds nothing": Case(
         600 + IDLE, 2, HOT_COLD, [], (holds("gone", "GPU-1"),)
     ),
+    "a pod that is not bound yet holds nothing, though one of its name was here": Case(
+        600 + HARD, 1, HOT_COLD, [a.pod("p", node="", pin="gpu-1", gpus=1)], (holds("p", "GPU-0"),)
+    ),
     "a listed pod of another node holds nothing here": Case(
         600 + IDLE, 2, HOT_COLD, [a.pod("p", node="gpu-2", gpus=1)], (holds("p", "GPU-1"),)
     ),
