@@ -16,7 +16,7 @@ from penstock.agent.reading import Identity, Reading
 from penstock.agent.sampler import Observation, Sampler
 from penstock.errors import NvmlUnavailable
 from penstock.sim import faults
-from penstock.sim.nvml_state import NvmlState, Target
+from penstock.sim.nvml_state import MigDevice, NvmlState, Target
 
 SAMPLE_SECONDS = 0.02
 OVERDUE_SECONDS = 3.5
@@ -257,6 +257,20 @@ def test_an_error_that_the_driver_reports_is_told_at_once_and_counts(gpus: NodeG
     marked = until(gpus, lambda seen: seen.gpus[1].health is Health.NEEDS_RESET).gpus[1]
     assert "XID 119" in marked.message
     assert draw(marked) == 500
+
+
+def test_a_change_of_mig_is_seen_when_the_driver_tells_it_and_is_no_error(
+    gpus: NodeGpus, running_state: NvmlState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.agent.gpu.SLOW_SECONDS", 3600.0)
+    until(gpus, both_read)
+    with running_state.change(1) as device:
+        device.mig_enabled = device.mig_count = 1
+        device.mig_instances[0] = MigDevice(uuid=b"MIG-0", name=b"NVIDIA H200 MIG 1g.18gb", gpu_instance=1, slices=1)
+    # Its state is read every half minute, as long as this test is patient.
+    faults.raise_event(running_state, 1, 0, kind=pynvml.nvmlEventMigConfigChange)
+    seen = until(gpus, lambda seen: bool(seen.gpus[1].reading and seen.gpus[1].reading.mig_instances)).gpus[1]
+    assert (seen.health, seen.xids) == (Health.HEALTHY, ())
 
 
 def test_an_error_is_forgotten_once_the_gpu_was_reset(gpus: NodeGpus, running_state: NvmlState) -> None:
