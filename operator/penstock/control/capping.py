@@ -16,7 +16,7 @@ from penstock.api.names import GROUP, VERSION
 from penstock.cluster.client import MERGE_PATCH
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts, Spawn, Unanswered
-from penstock.core.cappable import Asked, Cappable, Memo, cappable, freeable_watts, trimmable_watts
+from penstock.core.cappable import Asked, Cappable, Memo, cappable, trimmable_watts
 from penstock.core.capping import CapAsk, CapPlan, Need, Room, plan_caps
 from penstock.core.fleet import Fleet
 from penstock.core.model import Cap
@@ -66,10 +66,6 @@ class Capping:
     def trimmable_watts(self, fleet: Fleet, now_at: float) -> Mapping[str, float]:
         """Per domain, what caps could take off its draw, those asked for and not yet in force included."""
         return trimmable_watts(self._cappable(fleet, now_at))
-
-    def freeable_watts(self, fleet: Fleet, now_at: float) -> Mapping[str, float]:
-        """Per domain, what caps could take off what it has committed."""
-        return freeable_watts(self._cappable(fleet, now_at))
 
     def due(self, fleet: Fleet, now_at: float) -> bool:
         """Whether it is time to look again, and there is anything to look at: a pool that lets itself be capped, or a

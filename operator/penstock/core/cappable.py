@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from penstock.core.fleet import Fleet
 from penstock.core.model import Capper, CapperMode, Gpu, Mode, Pod, PoolKey
-from penstock.core.power import LIMIT_TOLERANCE
 from penstock.core.row import Row
 
 OBEYS_SECONDS = 15.0
@@ -131,14 +130,6 @@ def trimmable_watts(able: Iterable[Cappable]) -> Mapping[str, float]:
     """Per domain, what caps could take off what it draws now, those under way included."""
     return _sum_by_domain(
         (one, sum(max(0.0, gpu.draw_watts - one.floor_watts) for gpu in one.gpus if gpu.obeys)) for one in able
-    )
-
-
-def freeable_watts(able: Iterable[Cappable]) -> Mapping[str, float]:
-    """Per domain, what caps could take off what it has committed under the guarantee Hard."""
-    return _sum_by_domain(
-        (one, LIMIT_TOLERANCE * sum(max(0.0, gpu.limit_watts - one.floor_watts) for gpu in one.gpus if gpu.obeys))
-        for one in able
     )
 
 
