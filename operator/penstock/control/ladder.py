@@ -157,7 +157,7 @@ class Ladders:
 
     def _is_calm(self, domain: Domain, drawn: Draw, now_at: float, now_time: float) -> bool:
         """Whether a look would change nothing: most domains of a large tree, most of the time."""
-        if domain.name not in self._quiet or domain.unconfirmed or domain.name in drawn.braked:
+        if domain.name not in self._quiet or domain.unconfirmed or domain.name in drawn.braked | drawn.hot:
             return False
         settings, known = self._settings_of(domain.name), self._calm.get(domain.name)
         if known is None or known[0] is not domain.schedule or known[1] is not settings or now_at >= known[2]:
@@ -182,6 +182,7 @@ class Ladders:
             trim_budget_watts=soon,
             shed_budget_watts=min(soon, budget.lowest_watts(schedule, now_time, now_time + lead_seconds)),
             braked=domain.name in drawn.braked,
+            hot=domain.name in drawn.hot,
             confirmed=not domain.unconfirmed,
         )
 

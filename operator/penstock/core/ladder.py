@@ -68,6 +68,8 @@ class Reading:
     """What caps could still take off."""
     braked: bool = False
     """The hardware of some GPU slows itself down: heat, or the power brake."""
+    hot: bool = False
+    """Some GPU is about to slow down because of heat."""
     confirmed: bool = True
     """False while somebody has yet to confirm the limit: then nothing that runs is touched."""
 
@@ -154,6 +156,8 @@ def trimmed_long_enough(state: LadderState, ladder: Ladder, now_at: float) -> bo
 def _conditions(state: LadderState, reading: Reading, ladder: Ladder, now_at: float) -> Mapping[Stage, _Condition]:
     draw = reading.draw_watts
     hold = _condition(ladder.hold, draw, reading.trim_budget_watts)
+    if reading.hot:
+        hold = replace(hold, above=True, below=False)
     if not reading.confirmed:
         hold = replace(hold, above=True, below=False, enter_seconds=0.0)
     trim = _condition(ladder.trim, draw, reading.trim_budget_watts)
@@ -213,6 +217,8 @@ def _told(stage: Stage, reading: Reading, ladder: Ladder) -> Iterator[str]:
     yield f"draws {reading.draw_watts:,.0f} W, {percent:.0f} % of the {watts:,.0f} W {when}"
     if stage is Stage.EMERGENCY and reading.braked and percent < ladder.emergency.enter_percent:
         yield "the hardware of a GPU in it slows itself down because of heat or the power brake"
+    if stage is Stage.HOLD and reading.hot:
+        yield "a GPU in it is about to slow down because of heat"
     if not reading.confirmed:
         yield "its limit waits for spec.budget.confirm, so nothing that runs is touched"
     step = _step(stage, ladder)

@@ -20,6 +20,8 @@ from penstock.core.row import Row
 
 IDLE_SHARE = 0.15
 """A GPU that nobody holds draws about a tenth of its maximum, so one that draws more than this is not idle."""
+LEAST_MARGIN_CELSIUS = 5.0
+"""A GPU that is nearer than this to slowing down is not given hotter neighbours."""
 
 Watts = Mapping[str, float]
 """Domain → watts at its PDU, overhead included."""
@@ -27,10 +29,11 @@ Watts = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Watts by domain at one moment, and which of them have a GPU whose hardware slows itself down."""
+    """Watts by domain at one moment; which have a GPU whose hardware slows itself down, or is about to."""
 
     watts: Watts
     braked: frozenset[str]
+    hot: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Believed:
     watts: Mapping[str, float]
     sum_watts: float
     braked: bool
+    hot: bool
 
 
 Last = Mapping[str, Believed]
@@ -63,7 +67,7 @@ def remembered(fleet: Fleet, last: Last) -> Last:
             gpu.uuid: known.get(gpu.uuid) if gpu.power_watts is None else gpu.power_watts for gpu in telemetry.gpus
         }
         told = {uuid: one for uuid, one in watts.items() if one is not None}
-        found[name] = Believed(telemetry, told, sum(told.values()), _braked(telemetry))
+        found[name] = Believed(telemetry, told, sum(told.values()), _braked(telemetry), _hot(telemetry))
     return found
 
 
@@ -79,9 +83,13 @@ def draw(fleet: Fleet, last: Last) -> Draw:
     static = fleet.context.tree.totals([domain.static_watts for domain in fleet.domains])
     watts = {name: float(sums[at]) + static[at] for at, name in enumerate(names)}
     # One hot GPU is an emergency of its row at most, not of the whole site.
-    fresh = (row for row in fleet.rows if row.domains and row.evidence is Evidence.FRESH)
-    braked = (row.domains[0] for row in fresh if last[row.view.node.name].braked)
-    return Draw(watts, frozenset(names[at] for at in braked))
+    fresh = [
+        (names[row.domains[0]], last[row.view.node.name])
+        for row in fleet.rows
+        if row.domains and row.evidence is Evidence.FRESH
+    ]
+    braked = frozenset(name for name, said in fresh if said.braked)
+    return Draw(watts, braked, frozenset(name for name, said in fresh if said.hot))
 
 
 def saved_watts(fleet: Fleet, pod: Pod, last: Last = NOTHING_KNOWN) -> Watts:
@@ -152,6 +160,11 @@ def _hottest_first(row: Row, last: Last) -> list[float]:
 
 def _held(row: Row) -> int:
     return sum(pod.gpus for pod in row.view.pods if started(pod))
+
+
+def _hot(telemetry: Telemetry) -> bool:
+    margins = (gpu.thermal_margin_celsius for gpu in telemetry.gpus)
+    return any(margin is not None and margin < LEAST_MARGIN_CELSIUS for margin in margins)
 
 
 def _braked(telemetry: Telemetry) -> bool:

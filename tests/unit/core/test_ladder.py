@@ -57,6 +57,9 @@ CASES = {
     ),
     "at 100 % it is an emergency at once": case(0, Stage.EMERGENCY, (0, reading(100))),
     "a power brake is an emergency whatever the meter says": case(0, Stage.EMERGENCY, (0, reading(50, braked=True))),
+    "a GPU that is about to slow down because of heat holds, however little is drawn": case(
+        15, Stage.HOLD, (0, reading(50, hot=True))
+    ),
     "an emergency lasts until it was below 95 % for 120 s": case(
         139, Stage.EMERGENCY, (0, reading(100)), (20, reading(80))
     ),

@@ -97,10 +97,13 @@ BRAKES = {
 
 
 @pytest.mark.parametrize(("telemetry", "want"), BRAKES.values(), ids=BRAKES.keys())
-def test_braked(telemetry: Telemetry, want: set[str]) -> None:
-    slowed = replace(telemetry, gpus=(*telemetry.gpus, a.gpu(7, thermally_throttled=True)))
+def test_braked_and_hot(telemetry: Telemetry, want: set[str]) -> None:
     domains = [a.domain("site"), a.domain("row-a", parent="site")]
-    assert drawn(a.fleet(a.node(), telemetries=[slowed], domains=domains)).braked == want
+    slowed = a.gpu(7, thermally_throttled=True, thermal_margin_celsius=4.0)
+    report = replace(telemetry, gpus=(*telemetry.gpus, slowed))
+    found = drawn(a.fleet(a.node(), telemetries=[report], domains=domains))
+    assert found.braked == want
+    assert found.hot == want
 
 
 SAVED: dict[str, tuple[Telemetry, Pod, float]] = {
