@@ -70,6 +70,8 @@ def test_it_logs_json_answers_its_probes_and_hands_the_lease_over_when_told_to_s
 
 
 def test_a_leader_whose_lease_was_taken_ends_itself_with_an_error(factory: Factory) -> None:
+    # Ready is also who stands by: a lease taken from nobody ends nobody.
+    wait_for("it leads", lambda: factory.operator.metrics().get("penstock_leading") == 1, PATIENCE_SECONDS)
     lease = factory.plane.api.get(LEASE)
     stolen = {"holderIdentity": "thief", "leaseTransitions": lease["spec"]["leaseTransitions"] + 1}
     factory.plane.api.patch(LEASE, {"spec": stolen})
