@@ -274,7 +274,7 @@ class Ladders:
     def _reach(self, picture: Picture, drawn: Draw, now_at: float) -> None:
         """How low each domain could get whose budget comes down to less than it draws."""
         self._reachable_watts.clear()
-        capped = cappable(picture.fleet, {}, now_at)
+        capped = cappable(picture.fleet, {}, now_at, self.capping.memo)
         for domain in picture.fleet.domains:
             draw_watts, lowest = drawn.watts[domain.name], budget.floor_watts(domain.budget)
             if lowest < draw_watts:
