@@ -128,7 +128,7 @@ class Ladders:
                 Stage(written.stage), since_time, written.reason, now_at=now_at, now_time=now_time
             )
             self.deeds.recall(found.name, written.actions)
-            self.shedder.recall(found.name, written, now_at)
+            self.shedder.recall(found.name, written, now_at, now_time)
 
     def climb(self, picture: Picture, now_at: float, now_time: float) -> None:
         """Read every domain, move it up or down, and shed what has to go."""

@@ -31,6 +31,8 @@ ANSWER_SECONDS = 15.0
 """An eviction that shows no effect for so long is asked for again."""
 REFUSED_SECONDS = 5.0
 """A pool whose eviction was refused is passed over for so long."""
+RECENT_SECONDS = 60.0
+"""An eviction before a start that is younger may not show in the meters yet."""
 HOUR_SECONDS = 3600.0
 MOST_SHED = 256
 
@@ -67,8 +69,8 @@ class Shedder:
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _evicted: set[str] = field(default_factory=set)
     """Pods that we evicted and that are not gone yet, by uid."""
-    _named: frozenset[str] = frozenset()
-    """Pods that a leader before us evicted, by `namespace/name`."""
+    _named: dict[str, float] = field(default_factory=dict)
+    """Pods that a leader before us evicted, by `namespace/name`, and when (Unix time)."""
     _gone: list[_Gone] = field(default_factory=list)
     _refused_until_at: dict[PoolKey, float] = field(default_factory=dict)
     _moved_at: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
@@ -87,7 +89,8 @@ class Shedder:
 
     def was_shed(self, pod: Pod) -> bool:
         """Whether we evicted this pod: then nobody has a right to return to its watts."""
-        return pod.uid in self._evicted or f"{pod.namespace}/{pod.name}" in self._named
+        # A later pod of that name, as a StatefulSet makes it, is another one.
+        return pod.uid in self._evicted or pod.created_time < self._named.get(f"{pod.namespace}/{pod.name}", 0.0)
 
     def moves_in_hour(self, domain: str, now_at: float) -> int:
         """Evictions for a domain in the last hour, those of emergencies left out."""
@@ -120,13 +123,13 @@ class Shedder:
 
     # --------------------------------------------------------------------------------------------------------- a turn
 
-    def recall(self, domain: str, written: LadderStatus, now_at: float) -> None:
+    def recall(self, domain: str, written: LadderStatus, now_at: float, now_time: float) -> None:
         """After a start: what a domain's status says."""
         self._moved_at[domain].extend([now_at] * written.evicted_in_hour)
         self.waiting += tuple(_recalled(domain, written.shed))
-        evicted = {one.subject for one in written.actions if one.action == "Evict"}
-        if evicted:
-            self._named |= evicted
+        evicted = {one.subject: one.at.timestamp() for one in written.actions if one.action == "Evict"}
+        self._named |= evicted
+        if any(now_time - evicted_time < RECENT_SECONDS for evicted_time in evicted.values()):
             self._sheds_from_at = now_at + CREDIT_SECONDS
 
     def observe(self, picture: Picture, now_at: float, now_time: float) -> None:

@@ -48,12 +48,15 @@ def test_what_is_written_is_in_force_and_written_again() -> None:
 
 def test_a_pod_that_the_leader_before_us_evicted_leaves_no_right_of_return() -> None:
     shedder = ladders({"ladder": WRITTEN}).shedder
-    assert shedder.was_shed(Pod("u-1", "search", "batch-1"))
-    assert not shedder.was_shed(Pod("u-2", "search", "batch-2"))
+    assert shedder.was_shed(Pod("u-1", "search", "batch-1", created_time=599.0))
+    assert not shedder.was_shed(Pod("u-2", "search", "batch-1", created_time=601.0)), "a later one of the same name"
+    assert not shedder.was_shed(Pod("u-3", "search", "batch-2", created_time=599.0))
 
 
 def test_what_the_meters_may_not_show_yet_is_waited_for() -> None:
-    shedder = ladders({"ladder": WRITTEN}).shedder
+    assert ladders({"ladder": WRITTEN}).shedder.may_shed(50.0), "that was long ago"
+    just_now = {**EVICTED, "at": "1970-01-01T00:16:30Z"}
+    shedder = ladders({"ladder": {**WRITTEN, "actions": [just_now]}}).shedder
     assert not shedder.may_shed(60.0)
     assert shedder.may_shed(65.0)
 
