@@ -219,3 +219,44 @@ def test_replicas_that_differ_in_what_they_ask_share_no_verdict() -> None:
     found = plan(a.fleet(a.node()), asked, barred)
     assert [one.replica.key for one in found.decisions] == ["a"]
     assert [one.reason for one in found.waiting] == [Reason.BACK_OFF]
+
+
+# -------------------------------------------------------------------------------------------------- domains on hold
+
+ROW_A = frozenset({"row-a"})
+HELD: dict[str, tuple[Replica, list[RightOfReturn], Reason | None]] = {
+    "whoever has a right of return comes back": (a.replica(), [right(2 * ADDED)], None),
+    "nobody else does, whatever room there is": (a.replica(), [right(2 * ADDED, OTHER)], Reason.POWER_HOLD),
+    "a right that is smaller than what it takes is none": (a.replica(), [right(ADDED)], Reason.POWER_HOLD),
+    "what was shed is told as that": (a.replica(shed=True), [], Reason.SHED_BY_POWER),
+}
+
+
+@pytest.mark.parametrize(("asked", "rights", "want"), HELD.values(), ids=HELD.keys())
+def test_a_domain_on_hold(asked: Replica, rights: list[RightOfReturn], want: Reason | None) -> None:
+    fleet = a.fleet(a.node(), domains=[a.domain()])
+    found = placement.plan(fleet, [asked], rights, 0.0, ROW_A)
+    assert [one.reason for one in found.waiting] == ([want] if want else [])
+
+
+FITS = {
+    "the end of the hold is enough": (1e6, "wait until PowerDomain/row-a leaves hold"),
+    "the end of the hold and more watts": (
+        8 * 80 + 2 * ADDED - 100,
+        "wait until PowerDomain/row-a leaves hold and raise PowerDomain/row-a by 101 W",
+    ),
+}
+
+
+@pytest.mark.parametrize(("budget_watts", "want"), FITS.values(), ids=FITS.keys())
+def test_what_would_fit_in_a_domain_on_hold(budget_watts: float, want: str) -> None:
+    fleet = a.fleet(a.node(), domains=[a.domain(budget_watts=budget_watts)])
+    (one,) = placement.plan(fleet, [a.replica()], (), 0.0, ROW_A).waiting
+    assert one.would_fit == want
+
+
+def test_what_was_shed_goes_where_nothing_is_held() -> None:
+    nodes = [a.node("gpu-1", labels={"row": "a"}), a.node("gpu-2", labels={"row": "b"})]
+    fleet = a.fleet(*nodes, domains=[a.domain(selector=a.labelled("row", "a"))])
+    (decision,) = placement.plan(fleet, [a.replica(shed=True)], (), 0.0, ROW_A).decisions
+    assert decision.node == "gpu-2"
