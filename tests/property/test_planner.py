@@ -433,6 +433,20 @@ def test_one_snapshot_gives_one_plan_in_whatever_order_it_is_read_and_carrying_i
     over_histories(check)
 
 
+def test_a_domain_on_hold_takes_only_what_a_right_of_return_covers() -> None:
+    def check(number: int) -> None:
+        for world, fleet, _ in history(number):
+            held = frozenset(domain.name for domain in fleet.domains if world.dice.random() < 0.5)
+            asked = tuple(world.waiting.values())
+            for decision in placement.plan(fleet, asked, world.rights, world.now_at, held).decisions:
+                returned = dict(decision.returned_watts)
+                for domain, watts in decision.watts:
+                    if domain in held and decision.replica.gpus:
+                        assert watts <= returned.get(domain, 0.0) + TOLERANCE_WATTS, decision
+
+    over_histories(check)
+
+
 def test_worse_evidence_never_makes_a_node_better_nor_cheaper() -> None:
     def check(number: int) -> None:
         for world, fleet, plan in history(number):
