@@ -137,10 +137,8 @@ class AgentSettings(_Environment):
     sample_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1
     """Pause between two readings of NVML."""
 
-    pod_resources_socket: Annotated[str, Field(pattern="^(/.+|off)$", max_length=107)] = (
-        "/var/lib/kubelet/pod-resources/kubelet.sock"
-    )
-    """The kubelet's PodResources, which say which pod holds which GPU. `off`: not asked, so nobody knows."""
+    pod_resources_socket: Annotated[str, Field(pattern="^(/.+|off)$", max_length=107)] = "off"
+    """Socket of the kubelet's PodResources, which say which pod holds which GPU; off: not asked, so nobody knows."""
 
     host_root: Annotated[str, Field(pattern="^(/.+|off)$", max_length=256)] = "off"
     """Where the host's `/proc` and `/var/log/pods` are mounted, to tell the pods of processes on shared GPUs."""

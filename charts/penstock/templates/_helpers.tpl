@@ -60,6 +60,12 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{/* Where cappers run, the agent asks the kubelet too: only the GPUs of pods whose pool opted in are capped. */}}
+{{- define "penstock.agent.podResources" -}}
+{{- $usual := "/var/lib/kubelet/pod-resources/kubelet.sock" -}}
+{{- ternary $usual .Values.agent.podResourcesSocket (and .Values.capper.enabled (eq .Values.agent.podResourcesSocket "off")) -}}
+{{- end }}
+
 {{- define "penstock.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
