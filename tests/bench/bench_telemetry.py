@@ -41,7 +41,11 @@ ROW = "facility.example.com/row"
 def fill(plane: ControlPlane) -> None:
     """Nodes, a tree of domains, and bound replicas of one adopting pool, straight to the API server."""
     add_nodes(plane, [gpu_node(f"gpu-{at:04}", labels={ROW: f"row-{at % ROWS}"}) for at in range(NODES)], ready=False)
-    while len(usable_nodes(plane)) < NODES:  # asked seldom: a list of a thousand nodes is work for everybody
+    ready_by = time.monotonic() + CEILING_SECONDS
+    # Asked seldom: a list of a thousand nodes is work for everybody.
+    while len(usable_nodes(plane)) < NODES:
+        if time.monotonic() > ready_by:
+            raise RuntimeError(f"not all of {NODES} nodes are Ready after {CEILING_SECONDS} s: is the machine too busy?")
         time.sleep(ASK_SECONDS)
     for at in range(ROWS):
         plane.api.create(DOMAINS, _row(f"row-{at}"))
