@@ -45,7 +45,7 @@ def fill(plane: ControlPlane) -> None:
     # Asked seldom: a list of a thousand nodes is work for everybody.
     while len(usable_nodes(plane)) < NODES:
         if time.monotonic() > ready_by:
-            raise RuntimeError(f"not all of {NODES} nodes are Ready after {CEILING_SECONDS} s: is the machine too busy?")
+            raise RuntimeError(f"not all of {NODES} nodes are Ready after {CEILING_SECONDS} s: a busy machine?")
         time.sleep(ASK_SECONDS)
     for at in range(ROWS):
         plane.api.create(DOMAINS, _row(f"row-{at}"))
