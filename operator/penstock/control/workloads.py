@@ -47,9 +47,7 @@ class Workloads:
     _busy: set[PoolKey] = field(default_factory=set)
     _refused: dict[PoolKey, tuple[str, float]] = field(default_factory=dict)
 
-    def keep(
-        self, pool: Pool, roll: RollCall, placed: Collection[str], shed: int, now_time: float
-    ) -> None:
+    def keep(self, pool: Pool, roll: RollCall, placed: Collection[str], shed: int, now_time: float) -> None:
         """Apply what differs from the pool's intent. A pool with problems keeps what it has."""
         if pool.adopts or pool.problems or pool.key in self._busy:
             return
