@@ -131,6 +131,10 @@ def disruption_budget(factory: Factory, name: str, **spec: Any) -> None:
             "spec": {"selector": {"matchLabels": {"penstock.dev/pool": name}}, **spec},
         }
     )
+    path = f"/apis/policy/v1/namespaces/{factory.namespace}/poddisruptionbudgets/{name}-budget"
+    wait_for(
+        "the disruption budget counts", lambda: factory.plane.api.get(path)["status"]["expectedPods"], SOON_SECONDS
+    )
 
 
 @pytest.fixture
