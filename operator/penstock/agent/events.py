@@ -69,6 +69,8 @@ class XidWatch(threading.Thread):
         self._heard = heard
         self._leave = threading.Event()
         self._renew = threading.Event()
+        self.listening = threading.Event()
+        """Set while the driver has been asked for events; what happened before is not heard."""
         self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     def stop(self) -> None:
@@ -98,9 +100,11 @@ class XidWatch(threading.Thread):
                 # No GPU here tells its errors by events: health then rests on what is read.
                 self._idle()
                 return
+            self.listening.set()
             while not self._leave.is_set() and not self._renew.is_set():
                 self._wait(events)
         finally:
+            self.listening.clear()
             # Nobody else waits on it: this thread makes it, waits on it and frees it.
             with suppress(NVMLError):
                 pynvml.nvmlEventSetFree(events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,15 @@ def serving_h200(index: int = 0) -> DeviceState:
         persistence_mode=1,
         gpm_supported=1,
     )
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_nvml_is_left() -> Iterator[None]:
+    """NVML counts who initialised it and keeps its first state: what one test leaves behind would meet every other."""
+    yield
+    with contextlib.suppress(pynvml.NVMLError):
+        while True:
+            pynvml.nvmlShutdown()
 
 
 @pytest.fixture

@@ -65,6 +65,14 @@ def both_read(seen: NodeObservation) -> bool:
     return len(seen.gpus) == 2 and all(gpu.reading is not None for gpu in seen.gpus)
 
 
+def read_and_heard(gpus: NodeGpus) -> None:
+    """Wait until every GPU was read and the driver has been asked for its events."""
+    until(gpus, both_read)
+    (rounds,) = gpus._open
+    (watch,) = (thread for thread in rounds._threads if isinstance(thread, XidWatch))
+    assert watch.listening.wait(CEILING_SECONDS)
+
+
 def draw(gpu: Observation) -> float | None:
     return gpu.reading.power_watts if gpu.reading else None
 
@@ -248,7 +256,7 @@ def test_a_pause_that_a_hanging_call_blocks_names_the_gpu(
 
 
 def test_an_error_that_the_driver_reports_is_told_at_once_and_counts(gpus: NodeGpus, running_state: NvmlState) -> None:
-    until(gpus, both_read)
+    read_and_heard(gpus)
     for code in (31, 119):
         faults.raise_event(running_state, 1, code)
     seen = until(gpus, lambda seen: len(seen.gpus[1].xids) == 2)
@@ -263,7 +271,7 @@ def test_a_change_of_mig_is_seen_when_the_driver_tells_it_and_is_no_error(
     gpus: NodeGpus, running_state: NvmlState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.agent.gpu.SLOW_SECONDS", 3600.0)
-    until(gpus, both_read)
+    read_and_heard(gpus)
     with running_state.change(1) as device:
         device.mig_enabled = device.mig_count = 1
         device.mig_instances[0] = MigDevice(uuid=b"MIG-0", name=b"NVIDIA H200 MIG 1g.18gb", gpu_instance=1, slices=1)
@@ -275,6 +283,7 @@ def test_a_change_of_mig_is_seen_when_the_driver_tells_it_and_is_no_error(
 
 def test_an_error_is_forgotten_once_the_gpu_was_reset(gpus: NodeGpus, running_state: NvmlState) -> None:
     until(gpus, lambda seen: both_read(seen) and ((seen.gpus[1].reading or Reading()).energy_joules or 0) > 100)
+    read_and_heard(gpus)
     faults.raise_event(running_state, 1, 119)
     until(gpus, lambda seen: seen.gpus[1].health is Health.NEEDS_RESET)
     faults.reset_energy(running_state, 1)
@@ -284,7 +293,7 @@ def test_an_error_is_forgotten_once_the_gpu_was_reset(gpus: NodeGpus, running_st
 def test_errors_of_other_gpus_are_heard_while_one_is_lost_and_its_own_once_it_is_back(
     gpus: NodeGpus, running_state: NvmlState
 ) -> None:
-    until(gpus, both_read)
+    read_and_heard(gpus)
     faults.lose(running_state, 0)
     until(gpus, lambda seen: seen.gpus[0].health is Health.LOST)
     heard = 0
@@ -324,7 +333,7 @@ def test_a_change_of_health_raises_the_alarm(running_state: NvmlState) -> None:
     alarms = threading.Event()
     node = NodeGpus(SAMPLE_SECONDS, alarms.set)
     node.start()
-    until(node, both_read)
+    read_and_heard(node)
     assert not alarms.is_set()
     faults.raise_event(running_state, 0, 31)
     assert alarms.wait(CEILING_SECONDS)
