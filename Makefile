@@ -8,7 +8,7 @@ REPORTS := build/reports
 pytest = $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(1) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv fetch lint types layers test-unit test-property test-packaging test-cluster test bench demo generate \
+.PHONY: help venv fetch lint types layers test-unit test-node test-property test-packaging test-cluster test bench demo generate \
 	verify lock clean
 
 help: ## list the targets
@@ -40,6 +40,9 @@ layers: $(STAMP) ## import-linter: main -> handlers -> cluster -> core -> api
 test-unit: $(STAMP) ## unit tests: no cluster, under 15 s; ARGS='-k words' for some
 	$(call pytest,tests/unit)
 
+test-node: $(STAMP) ## agent, capper and plant on the real pynvml and our NVML library; no cluster
+	$(call pytest,tests/node)
+
 test-property: $(STAMP) ## hypothesis on the core; PENSTOCK_HISTORIES=100000 for a longer run
 	$(call pytest,tests/property)
 
@@ -49,7 +52,7 @@ test-packaging: $(STAMP) ## the Dockerfile's steps, without a container engine
 test-cluster: $(STAMP) ## tests on a real control plane
 	$(call pytest,tests/cluster)
 
-CHECKS := lint types layers test-unit test-property test-packaging
+CHECKS := lint types layers test-unit test-node test-property test-packaging
 
 test: $(STAMP) ## everything that CI runs, and at the end one line of totals
 	@rm -rf $(REPORTS)

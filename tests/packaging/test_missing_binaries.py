@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 TEST = "tests/cluster/rig/test_kubelet.py"
 MISSING = "not on this machine; run `python -m rig fetch`"
 
