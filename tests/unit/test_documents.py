@@ -78,7 +78,7 @@ def test_every_reason_in_the_docs_of_power_is_one_that_is_told() -> None:
     assert named - told == set()
 
 
-@pytest.mark.parametrize("document", ("README.md", "docs/power.md", "docs/health.md"))
+@pytest.mark.parametrize("document", ("README.md", "docs/power.md", "docs/health.md", "docs/telemetry.md"))
 def test_every_link_leads_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", text(document))
     assert [one for one in links if not ((ROOT / document).parent / one).exists()] == []
