@@ -13,6 +13,7 @@ from penstock.api.names import POOL_LABEL
 from rig.fleet import Object
 
 ROW_C = "/apis/penstock.dev/v1alpha1/powerdomains/row-c"
+BATCH_POOL = "/apis/penstock.dev/v1alpha1/namespaces/search/inferencepools/night-batch"
 BATCH, CHAT = "night-batch", "chat"
 POOLS = {BATCH: 4, CHAT: 2}
 """What the act brings with it, and how many replicas each has."""
@@ -155,7 +156,9 @@ class GridEvent:
         terminal = self._terminal
         terminal.say(f"stages: {' → '.join(watched.stages)}")
         terminal.say(f"above the budget in force, by the plant's own meter: {watched.over_joules:,.0f} W·s")
+        terminal.until("the statuses say so", self._is_told, BACK_SECONDS)
         terminal.type("kubectl get pdom row-c")
+        terminal.type(f"kubectl get aipool -n search {BATCH}")
         if watched.over_joules > 0:
             raise StoryBroken(f"the plant drew {watched.over_joules:,.0f} W·s above the budget in force")
         self._check_chat()
@@ -210,6 +213,10 @@ class GridEvent:
 
     def _is_back(self) -> bool:
         return self._all_ready() and self._status()["ladder"]["stage"] == "Admit"
+
+    def _is_told(self) -> bool:
+        pool = self._api.get(BATCH_POOL)["status"]
+        return bool(pool["readyReplicas"] == POOLS[BATCH] and not self._status()["ladder"].get("shed"))
 
     def _check_chat(self) -> None:
         if self._uids(CHAT) != self._chat_before:

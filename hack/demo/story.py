@@ -85,6 +85,7 @@ class Story:
         now = self._api.get(DOMAIN.format("row-a"))["spec"]["budget"]["watts"]
         terminal.type(f"kubectl patch pdom row-a --type merge -p '{_budget(now + int(asked.group(1)))}'")
         terminal.until("the waiting replica has its node", lambda: self._placed("mixtral") == 2, TOLD_SECONDS)  # noqa: PLR2004
+        terminal.until("its status says so", lambda: not self._waiting("search", "mixtral"), TOLD_SECONDS)
         terminal.type("kubectl get aipool -n search mixtral")
         self._check_law()
 
