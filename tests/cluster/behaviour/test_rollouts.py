@@ -78,7 +78,7 @@ def test_a_rolling_update_in_a_domain_that_is_over_its_budget_keeps_its_watts(fa
     factory.domain("row-a", 30_000, {"row": "a"})
     factory.pool("llama", replicas=2, gpus=4)
     factory.wait_running("llama", 2)
-    factory.patch_domain("row-a", {"budget": {"watts": 4_000}})
+    factory.patch_domain("row-a", {"budget": {"watts": 5_000}})
     factory.wait_condition("row-a", "WithinBudget", "OverBudget", domain=True)
     roll_out(factory, "llama")
     wait_for("the rollout", lambda: rolled_out(factory, "llama", 2), 2 * PATIENCE_SECONDS)
@@ -91,7 +91,7 @@ def test_a_right_of_return_outlives_the_operator(factory: Factory) -> None:
     factory.domain("row-a", 30_000, {"row": "a"})
     factory.pool("llama", replicas=2, gpus=4)
     victim = factory.wait_running("llama", 2)[0]["metadata"]["name"]
-    factory.patch_domain("row-a", {"budget": {"watts": 4_000}})
+    factory.patch_domain("row-a", {"budget": {"watts": 5_000}})
     factory.wait_condition("row-a", "WithinBudget", "OverBudget", domain=True)
     factory.plane.kubectl("cordon", "de-0")
     factory.plane.kubectl("delete", "pod", victim)
