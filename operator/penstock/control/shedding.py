@@ -144,6 +144,8 @@ class Shedder:
             if watts := pressure.saved_watts(picture.before, pod, self.last):
                 self._gone.append(_Gone(pod.node, watts, now_at))
         self._gone = [one for one in self._gone if not self._shows(one, now_at)]
+        for pool in self._refused_until_at.keys() - picture.pools.keys():
+            del self._refused_until_at[pool]  # Another of that name has disruption budgets of its own.
         self._evicted &= self.state.pods.keys() | {pod.uid for _, pod in picture.departed}
         if self.waiting:
             self._keep(shedding.still_waiting(self.waiting, _missing(picture), now_time))

@@ -143,6 +143,16 @@ def test_a_refusal_is_told_passed_over_and_forgotten() -> None:
     assert scene.cut(SAVED, a.NOW_AT + 6) == ["a"], "and asked again"
 
 
+def test_another_pool_of_the_same_name_is_not_passed_over_for_a_refusal_of_the_one_before() -> None:
+    scene = Scene()
+    scene.answers.outcome = EvictionOutcome(Eviction.REFUSED, "budget batch needs 3 and has 3")
+    assert scene.cut(SAVED) == ["a"]
+    scene.picture.pools = {}
+    scene.shedder.observe(scene.picture, a.NOW_AT + 1, a.NOW_AT + 1)
+    scene.look(report(6), a.NOW_AT + 2)
+    assert scene.cut(SAVED, a.NOW_AT + 2) == ["a"]
+
+
 def test_who_was_shed_waits_has_no_right_of_return_and_counts_against_the_hour() -> None:
     scene = Scene()
     assert scene.cut(2 * SAVED) == ["a", "b"]
