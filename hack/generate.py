@@ -10,18 +10,29 @@ import yaml
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "operator"))
+sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
 
+from bypasses_page import bypasses_page  # noqa: E402
 from metrics_page import metrics_page  # noqa: E402
 from penstock.api.crd import definition  # noqa: E402
 from penstock.api.gpunode import GPUNode  # noqa: E402
 from penstock.api.inferencepool import InferencePool  # noqa: E402
+from penstock.api.jurisdictiongroup import JurisdictionGroup  # noqa: E402
 from penstock.api.meta import Resource  # noqa: E402
 from penstock.api.names import GROUP  # noqa: E402
 from penstock.api.powerdomain import PowerDomain  # noqa: E402
+from penstock.api.residencyexception import ResidencyException  # noqa: E402
+from penstock.api.residencypolicy import ResidencyPolicy  # noqa: E402
 from reference import reference  # noqa: E402
 
-KINDS: tuple[type[Resource], ...] = (InferencePool, GPUNode, PowerDomain)
+KINDS: tuple[type[Resource], ...] = (
+    InferencePool,
+    GPUNode,
+    PowerDomain,
+    ResidencyPolicy,
+    JurisdictionGroup,
+    ResidencyException,
+)
 PROTO = "penstock/agent/podresources_v1.proto"
 HEADER = "# Generated from operator/penstock/api by hack/generate.py; edit the models, not this file.\n"
 
@@ -42,7 +53,8 @@ def protobuf() -> dict[Path, str]:
 
 def generated() -> dict[Path, str]:
     """Every generated file of the repository, with the text that it must have."""
-    files = {ROOT / "docs" / "api.md": reference(KINDS), ROOT / "docs" / "metrics.md": metrics_page()}
+    pages = {"api.md": reference(KINDS), "metrics.md": metrics_page(), "bypasses.md": bypasses_page()}
+    files = {ROOT / "docs" / name: text for name, text in pages.items()}
     for kind in KINDS:
         name, text = f"{GROUP}_{kind.definition.plural}.yaml", crd_text(kind)
         files[ROOT / "crds" / name] = text

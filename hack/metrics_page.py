@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from penstock.control.power_metrics import described
+from penstock.control.power.power_metrics import described
 from penstock.metrics import Described, Metrics
 
-PREAMBLE = """<!-- Generated from operator/penstock/metrics.py and control/power_metrics.py by hack/generate.py. -->
+PREAMBLE = """<!-- Generated from metrics.py and control/power/power_metrics.py by hack/generate.py. -->
 # Metrics
 
 `/metrics` of the operator, in the Prometheus text format. Watts, joules and seconds throughout; no label ever names a

@@ -19,7 +19,8 @@ def totals(reports: Path) -> Counter[str]:
 def main() -> None:
     counted = totals(Path(sys.argv[1]))
     print(f"{counted['passed']} passed, {counted['failed']} failed, {counted['skipped']} skipped")
-    sys.exit(counted["failed"] > 0 or not counted["passed"])
+    # What was skipped was not shown, so it is no pass either.
+    sys.exit(counted["failed"] > 0 or counted["skipped"] > 0 or not counted["passed"])
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
+import pytest
+
 from penstock.api.names import COUNTRY_LABEL, SUBDIVISION_LABEL
-from penstock.core.fleet import Fleet
 from penstock.core.model import Amounts, Domain, Gpu, Node, Phase, PlacementRules, Pod, PoolKey, Replica, Telemetry
-from penstock.core.scheduling import LabelRule, Operator, Requirement
+from penstock.core.placement.fleet import Fleet
+from penstock.core.placement.scheduling import LabelRule, Operator, Requirement
 
 GPU = "nvidia.com/gpu"
 GIB = 1024**3
@@ -17,6 +19,26 @@ NOW_AT = 1000.0
 POOL = PoolKey("search", "llama")
 ROOM: Amounts = {"cpu": 64_000, "memory": 512 * GIB, "pods": 110}
 EVERY_NODE = LabelRule()
+
+
+def spawns_nothing(act: Coroutine[object, object, None]) -> None:
+    """Where a test expects no act: one that is spawned fails it."""
+    act.close()
+    raise AssertionError(f"{act} was spawned, and nothing should be")
+
+
+def runs_to_its_first_pause(act: Coroutine[object, object, None]) -> None:
+    """What is spawned has begun, and no more."""
+    try:
+        act.send(None)
+    except StopIteration:
+        return
+
+
+def runs_at_once(act: Coroutine[object, object, None]) -> None:
+    """Where nothing that an act calls has to be waited for: it has ended when it is spawned."""
+    with pytest.raises(StopIteration):
+        act.send(None)
 
 
 def node(name: str = "gpu-1", gpus: int = 8, country: str = "DE", subdivision: str = "", **changed: Any) -> Node:

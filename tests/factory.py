@@ -19,7 +19,7 @@ from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
 from rig.install import NAMESPACE, OPERATOR_ACCOUNT, Operator, install_chart, start_operator
 from rig.telemetry import Publisher
-from rig.waiting import wait_for
+from rig.waiting import Waited, wait_for
 
 Object = dict[str, Any]
 
@@ -30,7 +30,10 @@ BRISK = {
     "PENSTOCK_WAITING_LEAVES_COUNT_SECONDS": "4",
     "PENSTOCK_NODE_LOST_SECONDS": "4",
     "PENSTOCK_GPU_FAILED_SECONDS": "1",
+    "PENSTOCK_PLACE_STEADY_SECONDS": "2",
     "PENSTOCK_BACK_OFF_SECONDS": "2",
+    "PENSTOCK_IDLE_SECONDS": "3",
+    "PENSTOCK_SCHEDULER_SLOW_SECONDS": "6",
 }
 """Settings that make a test's patience suffice; every limit keeps its meaning."""
 
@@ -111,6 +114,17 @@ class Factory:
         found: Object = next((one for one in status.get("conditions", []) if one["type"] == kind), {})
         return found
 
+    def wait_heard(self, node: str, watts_per_gpu: float) -> None:
+        """Let a node's agent say a draw, and wait until the operator knows it, and so whatever was said before."""
+
+        def is_heard() -> bool:
+            told = self.operator.metrics().get(f'penstock_gpu_node_measured_watts{{node="{node}"}}', 0.0)
+            # A lost GPU says nothing, so of how many it is the sum is no matter.
+            return told > 0 and told % watts_per_gpu == 0
+
+        self.telemetry.set(node, watts=[watts_per_gpu] * self.telemetry.gpus(node))
+        wait_for(f"{node} is heard", is_heard, SOON_SECONDS)
+
     def pods(self, name: str) -> list[Object]:
         """All pods that carry the pool's label, oldest first."""
         path = f"/api/v1/namespaces/{self.namespace}/pods"
@@ -144,7 +158,10 @@ class Factory:
             found = self.running(name)
             return found or [{}] if len(found) == number else None
 
-        found = wait_for(f"{number} replicas of {name} run", probe, ceiling_seconds)
+        try:
+            found = wait_for(f"{number} replicas of {name} run", probe, ceiling_seconds)
+        except Waited as late:
+            raise Waited(f"{late}; waiting: {self.status(name).get('waiting')}") from late
         return found if number else []
 
     def wait_waiting(self, name: str, reason: str, ceiling_seconds: float = SOON_SECONDS) -> Object:
@@ -170,6 +187,18 @@ class Factory:
         while time.monotonic() < until:
             assert holds(), f"{what}: no longer holds"
             time.sleep(0.1)
+
+    def settles(self, what: str, holds: Callable[[], object], seconds: float, ceiling_seconds: float) -> None:
+        """Wait until something has held for so long on end."""
+        since = time.monotonic()
+
+        def held_for_long() -> bool:
+            nonlocal since
+            if not holds():
+                since = time.monotonic()
+            return time.monotonic() - since >= seconds
+
+        wait_for(what, held_for_long, ceiling_seconds)
 
     # ------------------------------------------------------------------------------------------------------- changing
 
@@ -285,9 +314,11 @@ def fleet(*countries_of_nodes: str, gpus: int = 8, **spec: Any) -> list[Object]:
     ]
 
 
-def open_factory(plane: ControlPlane, env: Mapping[str, str] | None = None) -> Factory:
+def open_factory(
+    plane: ControlPlane, env: Mapping[str, str] | None = None, values: Mapping[str, Any] | None = None
+) -> Factory:
     """Install the chart and start the operator under its ServiceAccount, on a floor without nodes."""
-    install_chart(plane)
+    install_chart(plane, values)
     telemetry = Publisher(plane)
     telemetry.start(interval=5)
     operator = start_operator(plane, env={**BRISK, **(env or {})}, keep_running=True)

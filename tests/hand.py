@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from penstock.capper.decision import Ask, Mode, Order
 from penstock.capper.hand import Desk, Finding, Hand, Orders, Pace
@@ -53,8 +54,8 @@ class Bench:
         assert found is not None
         return found
 
-    def cap(self, watts: float, pod: str = "llama-0", **order: object) -> Finding:
-        return self.order(Order(ask(watts, pod), **order))  # type: ignore[arg-type]
+    def cap(self, watts: float, pod: str = "llama-0", **order: Any) -> Finding:
+        return self.order(Order(ask(watts, pod), **order))
 
     def release(self, *, heard: bool = True, mode: Mode = Mode.ENFORCE) -> Finding:
         return self.order(Order(heard=heard, mode=mode))

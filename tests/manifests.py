@@ -53,6 +53,50 @@ ORDINARY_DOMAIN: Manifest = {
     },
 }
 
+ORDINARY_GROUP: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "JurisdictionGroup",
+    "metadata": {"name": "nordics"},
+    "spec": {
+        "version": "1996-07-01",
+        "members": ["DK", "FI", "IS", "NO", "SE"],
+        "source": "the Helsinki Treaty",
+        "date": "1962-03-23",
+    },
+}
+
+ORDINARY_POLICY: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "ResidencyPolicy",
+    "metadata": {"name": "eu-finance"},
+    "spec": {
+        "namespaceSelector": {"matchLabels": {"sector": "finance"}},
+        "allowed": ["EEA", "CH"],
+        "denied": ["IE", "FR-75"],
+        "operator": {"allowed": ["EU"], "denied": ["IE"]},
+        "clearance": "Confidential",
+        "evidence": {"minimum": "TPM", "maxAge": "24h", "onExpiry": "Drain"},
+        "onViolation": "Evict",
+        "audit": "Required",
+    },
+}
+
+ORDINARY_EXCEPTION: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "ResidencyException",
+    "metadata": {"name": "move-to-zurich", "namespace": "default"},
+    "spec": {
+        "pool": "llama",
+        "policies": ["eu-finance"],
+        "widen": {"allowed": ["CH"], "clearance": "Internal"},
+        "reason": "the hall in Frankfurt is rebuilt",
+        "expires": "2026-12-01T00:00:00Z",
+        "requester": "anna",
+    },
+}
+
+ORDINARY = (ORDINARY_POOL, ORDINARY_DOMAIN, ORDINARY_GROUP, ORDINARY_POLICY, ORDINARY_EXCEPTION)
+
 QUANTITIES: dict[str | int, str] = {
     4: "4",
     "0": "0",

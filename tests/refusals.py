@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from manifests import ORDINARY_DOMAIN, ORDINARY_POOL, REMOVED, Manifest, changed
+from manifests import (
+    ORDINARY_DOMAIN,
+    ORDINARY_EXCEPTION,
+    ORDINARY_GROUP,
+    ORDINARY_POLICY,
+    ORDINARY_POOL,
+    REMOVED,
+    Manifest,
+    changed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,18 @@ def _pool(sentence: str, path: str, value: Any, *says: str) -> Refusal:
 
 def _domain(sentence: str, path: str, value: Any, *says: str) -> Refusal:
     return Refusal(sentence, changed(ORDINARY_DOMAIN, path, value), says)
+
+
+def _group(sentence: str, path: str, value: Any, *says: str) -> Refusal:
+    return Refusal(sentence, changed(ORDINARY_GROUP, path, value), says)
+
+
+def _policy(sentence: str, path: str, value: Any, *says: str) -> Refusal:
+    return Refusal(sentence, changed(ORDINARY_POLICY, path, value), says)
+
+
+def _exception(sentence: str, path: str, value: Any, *says: str) -> Refusal:
+    return Refusal(sentence, changed(ORDINARY_EXCEPTION, path, value), says)
 
 
 def _window(sentence: str, wrong: Manifest, field: str, *says: str) -> Refusal:
@@ -57,12 +78,12 @@ REFUSALS: tuple[Refusal, ...] = (
         "in capitals",
     ),
     _pool(
-        "a country written out",
+        "a country written out in two words",
         "spec.residency.denied",
-        ["Germany"],
+        ["United States"],
         "spec.residency.denied[0]",
-        '"Germany"',
-        "alpha-2",
+        '"United States"',
+        "or the name of a JurisdictionGroup such as EU",
     ),
     _pool(
         "an empty list of allowed places",
@@ -92,6 +113,37 @@ REFUSALS: tuple[Refusal, ...] = (
         {"allowed": ["DE-HE"], "denied": ["DE"]},
         "spec.residency.allowed",
         "every allowed place is denied too",
+    ),
+    _pool(
+        "a subdivision as a nationality",
+        "spec.residency.operator",
+        {"allowed": ["DE-HE"]},
+        "spec.residency.operator.allowed[0]",
+        '"DE-HE"',
+        "write an ISO 3166-1 alpha-2 country such as DE, in capitals, or the name of a JurisdictionGroup such as EU",
+    ),
+    _pool(
+        "a rule of the operator that says nothing",
+        "spec.residency.operator",
+        {"denied": []},
+        "spec.residency.operator",
+        "says nothing: write allowed or denied, or leave operator out",
+    ),
+    _pool(
+        "an unknown answer to a violation",
+        "spec.residency.onViolation",
+        "Ignore",
+        "spec.residency.onViolation",
+        "Unsupported value",
+        '"Evict"',
+    ),
+    _pool(
+        "a pool whose own law only reports",
+        "spec.residency.onViolation",
+        "Report",
+        "spec.residency.onViolation",
+        '"Report"',
+        '"Isolate"',
     ),
     _pool(
         "negative watts",
@@ -247,6 +299,36 @@ REFUSALS: tuple[Refusal, ...] = (
         "spec.budget.until",
         "a budget ends after it begins: put until behind effectiveAt",
     ),
+    _domain(
+        "a budget that begins past the end of the calendar",
+        "spec.budget.effectiveAt",
+        "9999-12-31T23:59:59-23:59",
+        "spec.budget.effectiveAt",
+        "9999-12-31",
+        "write a time of the years 1970 to 2199, such as 2026-11-21T02:00:00Z",
+    ),
+    _domain(
+        "a budget that begins in no zone of this earth",
+        "spec.budget.effectiveAt",
+        "2026-11-21T01:30:00+99:99",
+        "spec.budget.effectiveAt",
+        "+99:99",
+    ),
+    _domain(
+        "a budget that ended before the calendar began",
+        "spec.budget.until",
+        "0001-01-01T00:00:00+23:59",
+        "spec.budget.until",
+        "0001-01-01",
+        "write a time of the years 1970 to 2199",
+    ),
+    _domain(
+        "a budget that begins at Go's zero time",
+        "spec.budget.effectiveAt",
+        "0001-01-01T00:00:00Z",
+        "spec.budget.effectiveAt",
+        "write a time of the years 1970 to 2199",
+    ),
     _window("a window with a cron of six fields", {"cron": "0 0 22 * * *"}, ".cron", "five fields with a space"),
     _window("a window without an end", {"duration": "0h"}, ".duration", "hours and minutes such as 8h, 90m or 1h30m"),
     _window("a window of days", {"duration": "2d"}, ".duration", "hours and minutes such as 8h, 90m or 1h30m"),
@@ -294,13 +376,100 @@ REFUSALS: tuple[Refusal, ...] = (
         "spec.nodeSelector.matchExpressions[0].operator",
         "Unsupported value",
     ),
+    _group(
+        "a group whose name starts with a figure",
+        "metadata.name",
+        "27-states",
+        "metadata.name",
+        "rules cite a group by its name: start it with a letter",
+    ),
+    _group("a group whose name has a dot", "metadata.name", "eu.west", "metadata.name", "use 2 to 63 letters"),
+    _group("a group of one letter", "metadata.name", "e", "metadata.name", "use 2 to 63 letters, digits and '-'"),
+    _group(
+        "a group that is its own member",
+        "spec.members",
+        ["SE", "Nordics"],
+        "spec.members",
+        "a group is not its own member: take it out",
+    ),
+    _group("a group without members", "spec.members", [], "spec.members", "should have at least 1 items"),
+    _group("a member in small letters", "spec.members", ["se"], "spec.members[0]", '"se"', "in capitals"),
+    _group("a group of no version", "spec.version", "", "spec.version", "at least 1 chars long"),
+    _group("a group that cites no text", "spec.source", REMOVED, "spec.source", "Required value"),
+    _group("a day in words", "spec.date", "23 Mar 62", "spec.date", '"23 Mar 62"', "write a day such as 2020-02-01"),
+    _group("a day with its time", "spec.date", "1962-03-23T00:00:00Z", "spec.date", "may not be more than 10"),
+    _policy(
+        "a policy that demands nothing",
+        "spec",
+        {"namespaceSelector": {}, "denied": []},
+        "spec",
+        "demands nothing: write allowed, denied, operator, clearance or evidence",
+    ),
+    _policy("a policy that does not say for whom", "spec.namespaceSelector", REMOVED, "spec.namespaceSelector"),
+    _policy("a policy that allows an empty list", "spec.allowed", [], "spec.allowed", "should have at least 1 items"),
+    _policy("a policy for a country in small letters", "spec.allowed", ["fr"], "spec.allowed[0]", "in capitals"),
+    _policy("an operator by its region", "spec.operator.denied", ["US-VA"], "spec.operator.denied[0]", '"US-VA"'),
+    _policy(
+        "an operator without a rule", "spec.operator", {}, "spec.operator", "says nothing: write allowed or denied"
+    ),
+    _policy("an unknown evidence", "spec.evidence.minimum", "Trust", "spec.evidence.minimum", "Unsupported value"),
+    _policy(
+        "evidence that is renewed daily, in words",
+        "spec.evidence.maxAge",
+        "daily",
+        "spec.evidence.maxAge",
+        '"daily"',
+        "hours and minutes such as 24h or 90m, at most 8784h",
+    ),
+    _policy("evidence of no age at all", "spec.evidence.maxAge", "", "spec.evidence.maxAge", "such as 24h or 90m"),
+    _policy("evidence that is old at once", "spec.evidence.maxAge", "0h0m", "spec.evidence.maxAge", "such as 24h"),
+    _policy("evidence of the year before last", "spec.evidence.maxAge", "8785h", "spec.evidence.maxAge", "8784h"),
+    _policy(
+        "a policy that is enforced and only reports",
+        "spec.onViolation",
+        "Report",
+        "spec.onViolation",
+        "a policy that is enforced acts on a violation: use Isolate, Drain or Evict, or mode Audit",
+    ),
+    _policy("an unknown audit", "spec.audit", "Perhaps", "spec.audit", "Unsupported value", '"Required"'),
+    _exception(
+        "an exception that widens nothing",
+        "spec.widen",
+        {},
+        "spec.widen",
+        "widens nothing: write allowed, operator, clearance or evidence",
+    ),
+    _exception("an exception from no policy", "spec.policies", [], "spec.policies", "should have at least 1 items"),
+    _exception("an exception in two words", "spec.reason", "have to", "spec.reason", "at least 10 chars long"),
+    _exception("an exception without an end", "spec.expires", REMOVED, "spec.expires", "Required value"),
+    _exception("an exception that ends some day", "spec.expires", "tomorrow", "spec.expires", '"tomorrow"'),
+    _exception(
+        "an exception for all time",
+        "spec.expires",
+        "9999-12-31T23:59:59Z",
+        "spec.expires",
+        "write a time of the years 1970 to 2199",
+    ),
+    _exception("an exception that nobody asked for", "spec.requester", REMOVED, "spec.requester", "Required value"),
+    _exception(
+        "an exception that its requester approves",
+        "spec.approval",
+        {"by": "anna"},
+        "spec.approval.by",
+        "nobody approves what they asked for: another person writes approval.by",
+    ),
 )
 
 UNKNOWN_FIELDS: tuple[Refusal, ...] = (
     _pool("a misspelt field of a pool", "spec.replica", 2, 'unknown field "spec.replica"'),
-    _pool("a field of a later release", "spec.residency.onViolation", "Drain", 'unknown field "spec.residency.onViol'),
+    _pool(
+        "a demand that only a policy makes", "spec.residency.clearance", "Public", 'unknown field "spec.residency.cl'
+    ),
     _pool("a misspelt field of the power", "spec.power.watts", 2, 'unknown field "spec.power.watts"'),
     _domain("a misspelt field of a domain", "spec.budget.watt", 2, 'unknown field "spec.budget.watt"'),
+    _group("a misspelt field of a group", "spec.member", ["DE"], 'unknown field "spec.member"'),
+    _policy("a misspelt field of a policy", "spec.deny", ["DE"], 'unknown field "spec.deny"'),
+    _exception("a denial in an exception", "spec.widen.denied", ["US"], 'unknown field "spec.widen.denied"'),
 )
 
 
@@ -312,6 +481,8 @@ class EditRefusal:
     edits: tuple[Manifest, ...]
     """Merge patches of the spec, all but the last of them taken."""
     says: tuple[str, ...]
+    manifest: Manifest = field(default_factory=lambda: ORDINARY_DOMAIN)
+    """What is edited."""
 
 
 _HALF = (
@@ -319,9 +490,18 @@ _HALF = (
     "leaves less than half of status.committedWatts",
     "set spec.budget.confirm to the new watts",
 )
+_VERSION = ("spec.version", "the members changed, so the version does too: decisions record which list they read")
+_ASKED = ("spec", "what was asked for stays as it was asked for: only approval may be added; delete it and ask anew")
+
+
+def _asked(sentence: str, *edits: Manifest) -> EditRefusal:
+    return EditRefusal(sentence, edits, _ASKED, ORDINARY_EXCEPTION)
+
 
 COMMITTED_WATTS = 30000.0
 """What the status of the domain says that an edit below is made to: 40 kW at a margin of 25 percent."""
+
+_APPROVED: Manifest = {"approval": {"by": "boris"}}
 
 EDIT_REFUSALS: tuple[EditRefusal, ...] = (
     EditRefusal("a budget with one digit too few", ({"budget": {"watts": 4000}},), _HALF),
@@ -331,11 +511,40 @@ EDIT_REFUSALS: tuple[EditRefusal, ...] = (
         ({"budget": {"confirm": 4000}}, {"budget": {"watts": 4000, "confirm": 4000}}),
         _HALF,
     ),
+    EditRefusal("a member more under the old version", ({"members": ["DK", "GL"]},), _VERSION, ORDINARY_GROUP),
+    EditRefusal(
+        "a member less under a version of before the last",
+        ({"members": ["DK"], "version": "2"}, {"members": ["FI"], "version": "2"}),
+        _VERSION,
+        ORDINARY_GROUP,
+    ),
+    _asked("another pool under an exception", {"pool": "mistral"}),
+    _asked("another policy under an exception", {"policies": ["eu-finance", "eu-health"]}),
+    _asked("an exception that widens more", {"widen": {"allowed": ["CH", "US"]}}),
+    _asked("another reason for an exception", {"reason": "the hall in Frankfurt is too warm"}),
+    _asked("an exception that is prolonged", {"expires": "2026-12-24T00:00:00Z"}),
+    _asked("another requester of an exception", {"requester": "boris"}),
+    _asked("an approval that is taken back", _APPROVED, {"approval": None}),
+    _asked("an approval in another's name", _APPROVED, {"approval": {"by": "clara"}}),
 )
 """The API server alone can see what an object was before."""
 
-EDITS_TAKEN: tuple[Manifest, ...] = (
-    {"budget": {"watts": 4000, "confirm": 4000}},
-    {"budget": {"watts": 20001}},
-    {"budget": {"watts": 400000}},
+
+@dataclass(frozen=True, slots=True)
+class EditTaken:
+    """An edit that the API server takes."""
+
+    sentence: str
+    edit: Manifest
+    manifest: Manifest = field(default_factory=lambda: ORDINARY_DOMAIN)
+
+
+EDITS_TAKEN: tuple[EditTaken, ...] = (
+    EditTaken("a low budget that is confirmed", {"budget": {"watts": 4000, "confirm": 4000}}),
+    EditTaken("a budget a little above half", {"budget": {"watts": 20001}}),
+    EditTaken("ten times the budget", {"budget": {"watts": 400000}}),
+    EditTaken("members and version together", {"members": ["DK", "GL"], "version": "2"}, ORDINARY_GROUP),
+    EditTaken("the same members in another order", {"members": ["SE", "NO", "IS", "FI", "DK"]}, ORDINARY_GROUP),
+    EditTaken("another source of the same list", {"source": "the Nordic Council"}, ORDINARY_GROUP),
+    EditTaken("an approval by another person", _APPROVED, ORDINARY_EXCEPTION),
 )

@@ -1,5 +1,6 @@
 """The second act: a grid operator takes 30 % of a row's power for a minute, and who gives way to it."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,8 +209,9 @@ class GridEvent:
         return all(len([pod for pod in self._pods(pool) if _ready(pod)]) == wanted for pool, wanted in POOLS.items())
 
     def _is_warm(self) -> bool:
-        status = self._status()
-        return bool(status.get("drawWatts", 0.0) > WARM_SHARE * status["budgetWatts"])
+        # The row is new, and its first status comes when it comes.
+        status = self._api.get(ROW_C).get("status", {})
+        return bool(status.get("drawWatts", 0.0) > WARM_SHARE * status.get("budgetWatts", math.inf))
 
     def _is_back(self) -> bool:
         return self._all_ready() and self._status()["ladder"]["stage"] == "Admit"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 
 from demo.figures import Waits, watch_waits
 from rig.agents import Agents, RunningPlant, start_agents, start_plant
@@ -12,7 +13,7 @@ from rig.binaries import obtain, table
 from rig.cappers import start_cappers
 from rig.controlplane import ControlPlane
 from rig.fleet import Object, add_nodes, gpu_node
-from rig.install import Operator, install_chart, start_operator
+from rig.install import VERIFIED, Operator, install_chart, start_operator
 from rig.waiting import wait_for
 
 ROW, RACK = "facility.example.com/row", "facility.example.com/rack"
@@ -27,6 +28,12 @@ NODES_PER_SITE = 4
 GRID_NODES = tuple(f"gpu-us-{number}" for number in range(1, NODES_PER_SITE + 1))
 """Row c: where the second act is played."""
 SPOKEN_SECONDS = 60
+VALUES = {
+    "capper.enabled": True,
+    "capper.mode": "Enforce",
+    "decisionLog.volume.emptyDir": {},
+    "residency.verification.enabled": True,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Stage:
     plant: RunningPlant
     agents: Agents
     waits: Waits
+    decision_log: Path
+    """Where the operator's records lie."""
 
 
 def nodes() -> list[Object]:
@@ -68,7 +77,7 @@ def set_stage() -> Iterator[Stage]:
         with _timed(f"{len(fleet)} GPU nodes are Ready"):
             add_nodes(plane, fleet)
         with _timed("helm upgrade --install penstock charts/penstock"):
-            install_chart(plane, {"capper.enabled": True, "capper.mode": "Enforce"})
+            install_chart(plane, VALUES)
         with _timed(
             "the plant, one node agent per GPU node reading NVML, and row c's cappers setting limits through it"
         ):
@@ -80,11 +89,14 @@ def set_stage() -> Iterator[Stage]:
             stack.callback(cappers.stop_all)
             wait_for("every agent has spoken", lambda: _all_spoken(plane, len(fleet)), SPOKEN_SECONDS, report=False)
         with _timed("the operator leads, under the chart's ServiceAccount"):
-            operator = start_operator(plane, keep_running=True)
+            log = plane.directory / "decisions"
+            operator = start_operator(
+                plane, env={**VERIFIED, "PENSTOCK_DECISION_LOG_DIRECTORY": str(log)}, keep_running=True
+            )
             stack.callback(operator.stop)
             operator.wait_ready()
         waits = stack.enter_context(watch_waits(plane))
-        yield Stage(plane, operator, plant, agents, waits)
+        yield Stage(plane, operator, plant, agents, waits, log)
 
 
 def _tell_binaries() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from demo.grid import POOLS as GRID_POOLS
 from demo.grid import GridEvent
+from demo.law import Law
 from demo.stage import Stage
 from demo.terminal import StoryBroken, Terminal
 from penstock.api.names import POOL_LABEL
@@ -46,6 +47,7 @@ class Story:
             self.no_node_is_lawful()
             self._terminal.chapter("The grid event ends, and who gave way comes back")
             grid.ends(watched)
+        Law(self._stage, self._terminal).play()
 
     def pools_are_placed(self) -> None:
         terminal = self._terminal

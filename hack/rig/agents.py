@@ -2,31 +2,23 @@
 
 import asyncio
 import json
-import signal
-import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
-from nvml.build import environment, library_directory
 from penstock.api.names import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from penstock.sim.plant import Plant, PodLoad
 from rig import kubeconfig, podstatus
 from rig.controlplane import ControlPlane
+from rig.daemons import Daemons
 from rig.follow import follow
-from rig.install import NAMESPACE
 from rig.podresources import ANSWERS_ANNOTATION, DEVICES_ANNOTATION, holders_path, host_root, socket_path
-from rig.processes import Child
-from rig.waiting import wait_for
 
 Object = dict[str, Any]
 
-AGENT_ACCOUNT = "penstock-agent"
-AGENT_PODS = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=agent"
 LOAD_ANNOTATION = "rig.penstock.dev/load"
 """On a pod: how busy it keeps its GPUs, in [0, 1]."""
 
@@ -35,7 +27,6 @@ STOLEN_ANNOTATION = "rig.penstock.dev/stolen"
 
 DEFAULT_LOAD = 0.85
 STEP_SECONDS = 0.25
-POD_SECONDS = 60
 
 
 class RunningPlant:
@@ -127,19 +118,22 @@ def start_plant(plane: ControlPlane, nodes: Iterable[str] | None = None) -> Runn
     return RunningPlant(plane, machines)
 
 
-class Agents:
-    """`penstock agent` of each node, under a token that is bound to the DaemonSet's pod on that node."""
+class Agents(Daemons):
+    """`penstock agent` of each node."""
 
     def __init__(self, plane: ControlPlane, plant: Plant, nodes: Iterable[str], heartbeat_seconds: float) -> None:
-        self._plane = plane
-        self._plant = plant
+        super().__init__(plane, plant, "agent")
         self._heartbeat_seconds = heartbeat_seconds
-        self._children: dict[str, Child] = {}
-        # Built once here, not by every agent at once.
-        library_directory()
         for node in nodes:
             self.offer(node, {GPU_RESOURCE: plant.uuids(node)})
             self.start(node)
+
+    def settings(self, node: str) -> Mapping[str, str]:
+        return {
+            "PENSTOCK_HEARTBEAT_SECONDS": str(self._heartbeat_seconds),
+            "PENSTOCK_POD_RESOURCES_SOCKET": str(socket_path(self._plane.directory, node)),
+            "PENSTOCK_HOST_ROOT": str(host_root(self._plane.directory, node)),
+        }
 
     def offer(self, node: str, devices: Mapping[str, Sequence[str]]) -> None:
         """What the node's device plugins offer from now on, by resource name; `GPU-…::0` is a replica of a GPU."""
@@ -152,52 +146,6 @@ class Agents:
 
     def _annotate(self, node: str, key: str, value: str) -> None:
         self._plane.api.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {key: value}}})
-
-    def start(self, node: str) -> None:
-        """Start a node's agent. Raises `Waited` where the chart's DaemonSet puts no pod on the node."""
-        pod = wait_for(f"the agent's pod on {node}", lambda: self._pod(node), POD_SECONDS, report=False)
-        identity = self._plane.service_account(NAMESPACE, AGENT_ACCOUNT, pod=(NAMESPACE, pod))
-        env = {
-            **environment(self._plant.state_path(node)),
-            "KUBECONFIG": str(identity),
-            "PENSTOCK_NODE_NAME": node,
-            "PENSTOCK_HEARTBEAT_SECONDS": str(self._heartbeat_seconds),
-            "PENSTOCK_POD_RESOURCES_SOCKET": str(socket_path(self._plane.directory, node)),
-            "PENSTOCK_HOST_ROOT": str(host_root(self._plane.directory, node)),
-        }
-        command = [sys.executable, "-m", "penstock", "agent"]
-        self._children[node] = self._plane.spawn(f"agent-{node}", command, env=env, essential=False)
-
-    def stop(self, node: str) -> int:
-        """SIGTERM; returns the exit code."""
-        child = self._children.pop(node)
-        code = child.stop()
-        self._plane.release(child)
-        return code
-
-    def freeze(self, node: str) -> None:
-        self._children[node].signal(signal.SIGSTOP)
-
-    def thaw(self, node: str) -> None:
-        self._children[node].signal(signal.SIGCONT)
-
-    def child(self, node: str) -> Child:
-        return self._children[node]
-
-    def log_path(self, node: str) -> Path:
-        return self._children[node].log_path
-
-    def stop_all(self) -> None:
-        for child in self._children.values():
-            child.signal(signal.SIGTERM)
-        for node in list(self._children):
-            self.stop(node)
-
-    def _pod(self, node: str) -> str | None:
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
-        pods = self._plane.api.list(path, labelSelector=AGENT_PODS, fieldSelector=f"spec.nodeName={node}")
-        names = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running"]
-        return names[0] if names else None
 
 
 def start_agents(

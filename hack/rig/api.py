@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from rig.kubeconfig import Credentials
 
@@ -19,6 +20,8 @@ PATCH_TYPES = {
 }
 TIMEOUT_SECONDS = 30
 FIELD_MANAGER = "rig"
+# Said for a moment of a kind whose CRD was replaced; of an eviction a 429 is an answer to keep.
+REOPENING = "storage is (re)initializing"
 
 
 class ApiError(Exception):
@@ -103,6 +106,14 @@ class Api:
         content_type: str = "application/json",
     ) -> Object:
         """One request. Raises `ApiError` where the server refuses."""
+        reopening = retry_if_exception(lambda error: isinstance(error, ApiError) and REOPENING in error.message)
+        again = Retrying(retry=reopening, wait=wait_fixed(0.1), stop=stop_after_delay(TIMEOUT_SECONDS), reraise=True)
+        answer: Object = again(self._request, method, path, body, parameters, content_type)
+        return answer
+
+    def _request(
+        self, method: str, path: str, body: Any, parameters: Mapping[str, Any] | None, content_type: str
+    ) -> Object:
         try:
             reply = self._session().request(
                 method,

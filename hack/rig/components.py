@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rig.kubelet import ALIVE, KUBELET_LABEL
+from rig.podstatus import ALIVE, KUBELET_LABEL
 
 STAGES = Path(__file__).with_name("stages")
 

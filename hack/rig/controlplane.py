@@ -15,7 +15,7 @@ from rig.api import Api, ApiError, Object
 from rig.binaries import BinaryUnavailable, locate, table
 from rig.components import LOOPBACK, Ports
 from rig.identities import ADMIN, ADMIN_GROUP, Identities
-from rig.kubelet import ALIVE, KUBELET_LABEL
+from rig.podstatus import ALIVE, KUBELET_LABEL
 from rig.processes import Child, Nursery, PortTaken, free_ports
 from rig.waiting import wait_for
 

@@ -1,15 +1,13 @@
 """DCGM exporters of the plant's nodes, in the text that Prometheus scrapes, with what goes wrong with exporters."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from penstock.sim.nvml_state import DeviceState, NvmlState
 from penstock.sim.plant import Plant
 from rig.components import LOOPBACK
+from rig.pages import Pages
 
 MEBIBYTE = 2**20
 OLD_NAMES = {
@@ -51,7 +49,7 @@ class Habits:
     watts_more: float = 0.0
 
 
-class Exporters:
+class Exporters(Pages):
     """One HTTP server on loopback with a page for each exporter; a node may have several (`second`).
 
     `targets` is what Prometheus' file discovery reads; write it anew after `start` and `second`.
@@ -61,33 +59,11 @@ class Exporters:
         self._plant = plant
         self._habits: dict[tuple[str, str], Habits] = {}
         self._states: dict[str, NvmlState] = {}
-        exporters = self
+        super().__init__(self._page_at, "text/plain; version=0.0.4", missing=503)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                node, _, name = self.path.strip("/").partition("/")
-                text = exporters.page(node, name)
-                body = (text or "").encode()
-                self.send_response(503 if text is None else 200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the base class calls it
-                pass
-
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="exporters", daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _page_at(self, path: str) -> str | None:
+        node, _, name = path.strip("/").partition("/")
+        return self.page(node, name)
 
     def start(self, node: str, name: str = "first", *, watts_more: float = 0.0) -> None:
         """An exporter of a node, honest unless `watts_more` says otherwise."""
@@ -113,7 +89,7 @@ class Exporters:
 
     @property
     def targets(self) -> list[dict[str, Any]]:
-        address = f"{LOOPBACK}:{self._server.server_port}"
+        address = f"{LOOPBACK}:{self.port}"
         return [
             {
                 "targets": [address],

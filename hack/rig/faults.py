@@ -5,6 +5,7 @@ import json
 import random
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -126,6 +127,8 @@ class FaultProxy:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self._handling: set[asyncio.Task[web.StreamResponse]] = set()
+        self._watching: dict[str, set[web.StreamResponse]] = defaultdict(set)
+        self._saying: set[asyncio.Task[bool]] = set()
         self.url = ""
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), daemon=True)
         self._thread.start()
@@ -168,6 +171,20 @@ class FaultProxy:
     def clear(self) -> None:
         for rule in self._rules:
             self.remove(rule)
+
+    def watchers(self, path: str) -> int:
+        """How many watches of this collection go through the proxy now."""
+        return len(self._watching.get(path, ()))
+
+    def say(self, path: str, event: bytes) -> None:
+        """Add an event, one JSON document, to every watch of this collection. The API server knows nothing of it."""
+        self._loop.call_soon_threadsafe(self._say, path, event + b"\n")
+
+    def _say(self, path: str, line: bytes) -> None:
+        for outgoing in self._watching.get(path, ()):
+            task = self._loop.create_task(_write(outgoing, line))
+            self._saying.add(task)
+            task.add_done_callback(self._saying.discard)
 
     def release(self, rule: Rule) -> None:
         """Let the requests that a `Hold` has stopped go on to the API server."""
@@ -240,17 +257,34 @@ class FaultProxy:
         outgoing = web.StreamResponse(status=reply.status, headers=_kept(reply))
         outgoing.enable_chunked_encoding()
         await outgoing.prepare(incoming)
+        self._watching[request.path].add(outgoing)
+        try:
+            await self._play(outgoing, request, reply)
+        finally:
+            self._watching[request.path].discard(outgoing)
+        return outgoing
+
+    async def _play(self, outgoing: web.StreamResponse, request: Request, reply: aiohttp.ClientResponse) -> None:
         async for event in _lines(reply):
             rules = self._draw(request, of_streams=True)
             if not rules:
-                await outgoing.write(event)
+                if not await _write(outgoing, event):
+                    return
             elif isinstance(rules[0].fault, StreamError):
-                await outgoing.write(_error_event(rules[0].fault.status))
-                break
+                await _write(outgoing, _error_event(rules[0].fault.status))
+                return
             else:
                 # The API server's own end of the watch is kept from the client too.
                 await self._stop.wait()
-        return outgoing
+
+
+async def _write(outgoing: web.StreamResponse, line: bytes) -> bool:
+    """Whether who watches is still there to be told."""
+    try:
+        await outgoing.write(line)
+    except ConnectionError:
+        return False
+    return True
 
 
 async def _lines(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from penstock.api.names import COUNTRY_LABEL, GPU_PRODUCT_LABEL, GPU_RESOURCE, SUBDIVISION_LABEL
-from rig.kubelet import ALIVE, KUBELET_LABEL
+from rig.podstatus import ALIVE, KUBELET_LABEL
 from rig.waiting import wait_for
 
 if TYPE_CHECKING:

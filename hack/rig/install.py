@@ -23,8 +23,12 @@ OPERATOR_ACCOUNT = "penstock-operator"
 READY_SECONDS = 60
 RESTART_PAUSE_SECONDS = 0.2
 
-OUTSIDE = {"operator.replicas": 0}
-"""The operator runs as a process beside the cluster: a simulated kubelet would only pretend to run it."""
+OUTSIDE = {"operator.replicas": 0, "residency.verification.enabled": False}
+"""The operator runs as a process beside the cluster: a simulated kubelet would only pretend to run it. So it would the
+verifier, and pools would wait for ever for what that finds: who wants one turns it on, here and in the operator's
+environment (`VERIFIED`), and runs it.
+"""
+VERIFIED = {"PENSTOCK_VERIFICATION": "true"}
 
 
 def install_chart(plane: ControlPlane, values: Mapping[str, Any] | None = None, chart: Path = CHART) -> None:
@@ -60,8 +64,15 @@ class Operator:
         self.restarts = 0
         self._plane = plane
         (self.port,) = free_ports(1)
-        self._env = {"PENSTOCK_NAMESPACE": NAMESPACE, **env, "PENSTOCK_PROBE_PORT": str(self.port)}
+        self._env = {
+            "PENSTOCK_NAMESPACE": NAMESPACE,
+            "PENSTOCK_VERIFICATION": "false",
+            **env,
+            "PENSTOCK_PROBE_PORT": str(self.port),
+        }
         self._wanted = True
+        self._turn = threading.Lock()
+        """Whoever starts or ends the process does it alone: two would leave one behind that nobody knows."""
         command = [sys.executable, "-m", "penstock", "operator"]
         self._child: Child = plane.spawn(name, command, port=self.port, env=self._env, essential=False)
         if keep_running:
@@ -82,18 +93,21 @@ class Operator:
 
     def start(self) -> None:
         """Start it again after `stop` or `kill`."""
-        self._wanted = True
-        self._plane.restart_child(self._child)
+        with self._turn:
+            self._wanted = True
+            self._plane.restart_child(self._child)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
-        self._wanted = False
-        return self._child.stop()
+        with self._turn:
+            self._wanted = False
+            return self._child.stop()
 
     def kill(self) -> int:
         """SIGKILL: no farewell, no released Lease."""
-        self._wanted = False
-        return self._child.kill()
+        with self._turn:
+            self._wanted = False
+            return self._child.kill()
 
     def freeze(self) -> None:
         """SIGSTOP: alive for the kernel, deaf for everybody else."""
@@ -129,9 +143,10 @@ class Operator:
     def _keep_running(self) -> None:
         pause = threading.Event()
         while not pause.wait(RESTART_PAUSE_SECONDS) and self._plane.running:
-            if self._wanted and self.exit_code is not None:
-                self.restarts += 1
-                self._plane.restart_child(self._child)
+            with self._turn:
+                if self._wanted and self.exit_code is not None:
+                    self.restarts += 1
+                    self._plane.restart_child(self._child)
 
 
 def _key(name: str, labels: Mapping[str, str]) -> str:

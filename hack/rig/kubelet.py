@@ -17,15 +17,11 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from rig import kubeconfig, podstatus
+from rig import claims, kubeconfig, podstatus
 from rig.follow import follow
 from rig.podresources import NodeDevices, PodResourcesServers
-from rig.podstatus import TERMINAL, Milli, Object
+from rig.podstatus import ALIVE, KUBELET_LABEL, TERMINAL, Milli, Object
 
-KUBELET_LABEL = "rig.penstock.dev/kubelet"
-"""On a node of the kit: `alive` while its simulated kubelet runs."""
-
-ALIVE = "alive"
 WRITES_IN_FLIGHT = 32
 RETRY_SECONDS = 0.5
 CLIENT_ERRORS = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -61,6 +57,7 @@ class Kubelet:
         self._servers = servers
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Object] = {}
+        self._deleted: set[str] = set()
         self._grace_ends: dict[str, float] = {}
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,6 +68,7 @@ class Kubelet:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_nodes())
             group.create_task(self._follow_pods())
+            group.create_task(self._follow_claims())
 
     async def _follow_nodes(self) -> None:
         async for kind, obj in follow(self._session, "/api/v1/nodes"):
@@ -89,10 +87,18 @@ class Kubelet:
                 self._see_listed(obj["items"])
                 print("ready", flush=True)
             elif kind == "DELETED":
+                self._deleted.add(obj["metadata"]["uid"])
                 self._forget(obj["metadata"]["uid"])
             else:
                 self._see_pod(obj)
                 self._consider(obj["metadata"]["uid"])
+
+    async def _follow_claims(self) -> None:
+        async for kind, obj in follow(self._session, claims.CLAIMS):
+            for uid in self._servers.grants.see(kind, obj):
+                if pod := self._pods.get(uid):
+                    name = pod["spec"]["nodeName"]
+                    self._servers.write(name, self._nodes[name].devices)
 
     def _see_node(self, obj: Object, *, present: bool) -> None:
         node = self._nodes.setdefault(obj["metadata"]["name"], Node())
@@ -117,6 +123,8 @@ class Kubelet:
     def _see_pod(self, pod: Object) -> None:
         """Remember a pod unless something newer is known, and what it holds of its node."""
         uid = pod["metadata"]["uid"]
+        if uid in self._deleted:
+            return  # The answer to a write of ours came after the news of its end: it would hold its GPUs for ever.
         known = self._pods.get(uid)
         if known and int(known["metadata"]["resourceVersion"]) >= int(pod["metadata"]["resourceVersion"]):
             return

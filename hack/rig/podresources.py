@@ -1,13 +1,14 @@
 """The simulated kubelet's device manager: what device plugins offer, which pod got what, and PodResources v1 to say so.
 
-A node takes part once its devices are annotated. Who holds what is also written to a file, for the plant: a pod's load
-has to be on the GPUs that the kubelet gave it.
+A node takes part once its devices are annotated. What claims hold the device plugin gives out last, which a real one
+would not know. Who holds what is also written to a file, for the plant: a pod's load has to be on the GPUs that the
+kubelet gave it.
 """
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import grpc
 
 from penstock.agent.podresources_v1_pb2 import ListPodResourcesRequest, ListPodResourcesResponse
 from penstock.sim.plant import process_id
-from rig import podstatus
+from rig import claims, podstatus
+from rig.claims import CLAIMABLE_ANNOTATION, Grants
 
 Object = dict[str, Any]
 
@@ -65,6 +67,7 @@ class Given:
     namespace: str
     name: str
     ids: Mapping[str, list[str]]
+    claims: Sequence[str] = ()
     finished: bool = False
 
 
@@ -73,18 +76,24 @@ class NodeDevices:
     """The devices of one node. `given` is by pod uid."""
 
     offered: Mapping[str, list[str]] = field(default_factory=dict)
+    claimable: Mapping[str, str] = field(default_factory=dict)
+    grants: Grants = field(default_factory=Grants)
     given: dict[str, Given] = field(default_factory=dict)
     answers: str = RIGHTLY
 
     def give(self, pod: Object) -> bool:
-        """Give a pod what it asks for: the least shared devices first. False where nothing changed."""
+        """Give a pod what it asks for and what its claims were granted: the least shared devices first.
+
+        False where nothing changed.
+        """
         metadata = pod["metadata"]
         wanted = podstatus.requested(pod)
         counts = {name: wanted.get(name, 0) // 1000 for name in self.offered}
-        if metadata["uid"] in self.given or not any(counts.values()):
+        claimed = claims.names(pod)
+        if metadata["uid"] in self.given or not (any(counts.values()) or claimed):
             return False
         ids = {name: self._free(name)[:count] for name, count in counts.items() if count}
-        self.given[metadata["uid"]] = Given(metadata["namespace"], metadata["name"], ids)
+        self.given[metadata["uid"]] = Given(metadata["namespace"], metadata["name"], ids, claimed)
         return True
 
     def take_back(self, uid: str) -> bool:
@@ -98,18 +107,24 @@ class NodeDevices:
 
     def _free(self, resource: str) -> list[str]:
         taken = {one for given in self.given.values() if not given.finished for one in given.ids.get(resource, ())}
-        sharers = Counter(whole(one) for one in taken)
+        sharers = Counter([*(whole(one) for one in taken), *self._claimed()])
         return sorted((one for one in self.offered[resource] if one not in taken), key=lambda one: sharers[whole(one)])
+
+    def _claimed(self) -> list[str]:
+        return [uuid for given in self.given.values() if not given.finished for uuid in self._claimed_by(given)]
+
+    def _claimed_by(self, given: Given) -> list[str]:
+        return self.grants.uuids(given.namespace, given.claims, self.claimable)
 
     def holders(self) -> dict[str, list[str]]:
         """Pod uid → UUIDs, of the pods that run."""
         return {
-            uid: sorted({whole(one) for ids in given.ids.values() for one in ids})
+            uid: sorted({*(whole(one) for ids in given.ids.values() for one in ids), *self._claimed_by(given)})
             for uid, given in self.given.items()
             if not given.finished
         }
 
-    def listed(self) -> ListPodResourcesResponse:
+    def listed(self, node: str = "") -> ListPodResourcesResponse:
         pods = (
             {
                 "namespace": given.namespace,
@@ -118,6 +133,7 @@ class NodeDevices:
                     {
                         "name": "server",
                         "devices": [{"resource_name": name, "device_ids": ids} for name, ids in given.ids.items()],
+                        "dynamic_resources": self.grants.listed(node, given.namespace, given.claims),
                     }
                 ],
             }
@@ -131,6 +147,7 @@ class PodResourcesServers:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.grants = Grants()
         self._servers: dict[str, grpc.aio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         (directory / "kubelet").mkdir(exist_ok=True)
@@ -139,6 +156,7 @@ class PodResourcesServers:
         """Take in a node's annotations; `pods` are those that run there already."""
         name, notes = obj["metadata"]["name"], obj["metadata"].get("annotations", {})
         devices.answers = notes.get(ANSWERS_ANNOTATION, RIGHTLY)
+        devices.claimable, devices.grants = json.loads(notes.get(CLAIMABLE_ANNOTATION, "{}")), self.grants
         offered = json.loads(notes.get(DEVICES_ANNOTATION, "{}"))
         if offered != devices.offered:
             devices.offered = offered
@@ -167,7 +185,7 @@ class PodResourcesServers:
                 await asyncio.sleep(HANG_SECONDS)
             if devices.answers == REFUSING:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit")
-            return devices.listed()
+            return devices.listed(name)
 
         method = grpc.unary_unary_rpc_method_handler(
             answer, ListPodResourcesRequest.FromString, ListPodResourcesResponse.SerializeToString

@@ -16,6 +16,9 @@ SUFFIXES = {
     **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", start=1)},
 }
 TERMINAL = ("Succeeded", "Failed")
+KUBELET_LABEL = "rig.penstock.dev/kubelet"
+"""On a node of the kit: `alive` while its simulated kubelet runs."""
+ALIVE = "alive"
 
 
 @lru_cache(maxsize=4096)

@@ -64,14 +64,6 @@ class Prometheus:
         found: list[dict[str, Any]] = reply["data"]["result"]
         return found
 
-    def wait_scraped(self, number: int) -> None:
-        """Wait until it has scraped exactly so many exporters that answered."""
-
-        def probe() -> bool:
-            return len(self.query("up == 1")) == number
-
-        wait_for(f"Prometheus scrapes {number} exporters", probe, READY_SECONDS)
-
     def _settings(self) -> dict[str, Any]:
         discovery = {"files": [str(self._targets)], "refresh_interval": "1s"}
         return {

@@ -157,6 +157,10 @@ class Publisher:
         figures.behind_seconds = figures.behind_seconds if behind_seconds is None else behind_seconds
         self.publish(node)
 
+    def gpus(self, node: str) -> int:
+        """How many GPUs a node's agent tells of."""
+        return len(self._figures[node].watts)
+
     def silence(self, node: str) -> None:
         """A node's agent stops speaking."""
         self._figures[node].silent = True
@@ -172,8 +176,17 @@ class Publisher:
 
     def publish(self, node: str) -> None:
         """One report of a node, now."""
-        status = self._figures[node].status(node, next(self._sequence), self._interval)
-        self._api.patch(f"{PATH}/{node}/status", {"status": status})
+        self._api.patch(f"{PATH}/{node}/status", {"status": self._next(node)})
+
+    def report(self, node: str, watts: Sequence[float]) -> Object:
+        """A node's next status with other watts, for who brings it to its readers by another way."""
+        figures = self._figures[node]
+        figures.count_energy()
+        figures.watts = list(watts)
+        return self._next(node)
+
+    def _next(self, node: str) -> Object:
+        return self._figures[node].status(node, next(self._sequence), self._interval)
 
     def stop(self) -> None:
         self._stopped.set()

@@ -7,10 +7,12 @@ PenstockError
 │   ├── Conflict            409 or a failed JSON Patch test (422): drop the decision and replan
 │   ├── Gone                410: list again
 │   ├── Forbidden           403: a missing right, or an admission policy said no
+│   ├── Undeclared          500 of server-side apply, or 422 for a status: the CRD in the cluster is older than we are
 │   └── TooManyRequests     429, with `retry_after_seconds`
 ├── LeaseLost               somebody else leads: the process ends
 ├── StreamBroken            a watch ended in a way that only a new one mends
 ├── QueryFailed             Prometheus answered, but not with what was asked for
+├── JournalUnavailable      the decision log cannot be written: what needs a record waits
 └── NvmlUnavailable         the NVIDIA management library or its driver is missing
 """
 
@@ -60,6 +62,10 @@ class Forbidden(ApiError):
     """403: RBAC or an admission policy refused."""
 
 
+class Undeclared(ApiError):
+    """A field, or a value of a status, that the CRD in the cluster does not declare; `api.skew` reads which."""
+
+
 class TooManyRequests(ApiError):
     """429: wait `retry_after_seconds`. For an eviction: a PodDisruptionBudget refuses."""
 
@@ -80,5 +86,24 @@ class QueryFailed(PenstockError):
     """Prometheus answered, but not with what was asked for."""
 
 
+class JournalUnavailable(PenstockError):
+    """The decision log cannot be written, or is not open."""
+
+
 class NvmlUnavailable(PenstockError):
     """`libnvidia-ml.so.1` or the driver behind it cannot be used."""
+
+
+UNREADABLE = (
+    PenstockError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OSError,
+)
+"""What reading an object that somebody else wrote may raise: msgspec's and pydantic's errors included, and OSError, as
+Python says of a time that no calendar has. Caught where objects come in one by one, so that a bad one is set aside and
+never stops the others."""

@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the operator, with its labels; those of watts stand in `control/power_metrics.py`.
+"""Every Prometheus metric of the operator, with its labels; those of watts stand in `control/power/power_metrics.py`.
 
 One `Metrics` per process, on its own registry: two operators in one test never share a counter. The core never sees
 this module; what it computes is counted by those who call it.
@@ -61,6 +61,19 @@ class Metrics:
             ("resource",),
         )
         self.objects = self._gauge("penstock_objects", "Objects known.", ("resource",))
+        self.unreadable_objects = self._gauge(
+            "penstock_unreadable_objects",
+            "Objects that cannot be read and are set aside: the log says which and why.",
+            ("resource",),
+        )
+
+        self.verification_age_seconds = self._gauge(
+            "penstock_verification_age_seconds",
+            "Seconds since `penstock verify` last reported which layers hold; infinite before it ever did.",
+        )
+        self.layers_missing = self._gauge(
+            "penstock_layers_missing", "Layers of enforcement that were not seen to hold when they were tried last."
+        )
 
     def _add_decision_metrics(self) -> None:
         self.decisions = self._counter("penstock_decisions", "Decisions on replicas, by outcome.", ("outcome",))
@@ -74,6 +87,19 @@ class Metrics:
         )
         self.placed_replicas = self._gauge(
             "penstock_pool_placed_replicas", "Replicas with a place.", ("namespace", "pool")
+        )
+        self.idle_replicas = self._gauge(
+            "penstock_pool_idle_replicas",
+            "Replicas that have done nothing on their GPUs for long (operator.idleSeconds).",
+            ("namespace", "pool"),
+        )
+        self.nodes_without_domain = self._gauge(
+            "penstock_gpu_nodes_without_domain", "GPU nodes that no PowerDomain selects: they have no budget."
+        )
+        self.doubted_places = self._gauge(
+            "penstock_doubted_places",
+            "Nodes whose place is disputed, changed lately or cannot be read: their GPUNode says which and why.",
+            ("doubt",),
         )
         self.waiting_replicas = self._gauge(
             "penstock_pool_waiting_replicas",
@@ -94,8 +120,9 @@ class Metrics:
         """Drop the series of a pool that is gone."""
         self.set_waiting((namespace, name), {})
         self._waiting_reasons.pop((namespace, name), None)
-        with contextlib.suppress(KeyError):
-            self.placed_replicas.remove(namespace, name)
+        for gauge in (self.placed_replicas, self.idle_replicas):
+            with contextlib.suppress(KeyError):
+                gauge.remove(namespace, name)
 
     def forget_domain(self, name: str) -> None:
         """Drop the counters of a power domain that is gone."""

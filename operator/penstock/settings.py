@@ -1,17 +1,39 @@
 """What an installation may set, read once in the entry point and passed on. The only reader of the environment."""
 
+import json
 import secrets
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from penstock.api.names import GPU_RESOURCES, LONGEST_HEARTBEAT_SECONDS
 from penstock.errors import InvalidInput
 
+Heartbeat = Annotated[float, Field(ge=1, le=LONGEST_HEARTBEAT_SECONDS, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 PREFIX = "PENSTOCK_"
+
+
+def _decoded(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError('write it as JSON, such as ["one", "another"] for a list or {"key": "value"}') from error
+
+
+# Left to pydantic-settings, what is no JSON would end in a traceback that names no variable.
+Strings = Annotated[list[str], NoDecode, BeforeValidator(_decoded)]
+_DOMAIN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+ResourcePrefix = Annotated[str, Field(pattern=rf"^{_DOMAIN}(/([A-Za-z0-9][A-Za-z0-9._-]*)?)?$", max_length=253)]
+"""How names of resources begin that there can be, as the chart's schema has it too. An empty one would be the beginning
+of every resource's name, and every pod under a law one that holds GPUs."""
+Regions = Annotated[dict[str, str | dict[str, str]], NoDecode, BeforeValidator(_decoded)]
+GpuResources = Annotated[list[ResourcePrefix], NoDecode, BeforeValidator(_decoded), Field(min_length=1, max_length=32)]
 
 
 def _own_identity() -> str:
@@ -61,8 +83,43 @@ class Settings(_Environment):
     gpu_failed_seconds: Seconds = 10
     """A GPU that has been lost, failed or waiting for a reset for this long is left by the replica that holds it."""
 
+    clearances: Annotated[Strings, Field(min_length=1, max_length=16)] = [
+        "Public",
+        "Internal",
+        "Confidential",
+        "Restricted",
+    ]
+    """Classes of data that a node may be cleared for, the lowest first."""
+
+    exempt_namespaces: Annotated[Strings, Field(max_length=64)] = ["gpu-operator", "nvidia-gpu-operator"]
+    """Namespaces that are never under a law, beside `namespace`, `kube-system` and `penstock-verify`."""
+
+    gpu_resources: GpuResources = [*GPU_RESOURCES]
+    """How the names of resources begin that make a pod under a law ours to judge."""
+
+    regions: Regions = {}
+    """Reviewed table of provider regions: `{"aws/eu-central-1": "DE"}`. A node that says otherwise is disputed."""
+
+    place_steady_seconds: Seconds = 900
+    """A place that a node lost or changed has to be said for this long before it counts for new placements again."""
+
+    verification: bool = True
+    """Whether somebody verifies that the API server holds the law. If so, pools wait until it was seen to hold it."""
+
+    verification_max_age_seconds: Seconds = 10_800
+    """How long what `penstock verify --report` found counts."""
+
+    decision_log_directory: Path | None = None
+    """Where the decision log is written; left out: nowhere, and what a policy wants recorded is not placed."""
+
+    decision_log_retention_days: Annotated[int, Field(ge=1, le=36_500)] = 190
+    """Epochs of the decision log that ended longer ago are dropped."""
+
     telemetry_lost_seconds: Seconds = 300
     """A node whose agent has said nothing for this long gets the node condition `GPUPowerDegraded`."""
+
+    idle_seconds: Seconds = 600
+    """A replica that has done nothing for this long on the GPUs that it holds is told as idle, and nothing more."""
 
     learned_write_seconds: Seconds = 3600
     """How often what was learned of a pool's watts is written to its status; a rise is written six times as soon."""
@@ -75,6 +132,9 @@ class Settings(_Environment):
 
     scheduler_slow_seconds: Seconds = 30
     """A lifted replica that kube-scheduler has not judged for this long raises a condition; nothing is deleted."""
+
+    shared_activity_percent: Annotated[float, Field(ge=0, le=100)] = 90
+    """Nothing comes onto shared GPUs (time-slicing, MPS, MIG) of which one is busier than this; 100: no ceiling."""
 
     status_writes_per_second: Annotated[float, Field(gt=0, le=100)] = 2
     """Status writes per pool and second after the first, which is at once."""
@@ -94,7 +154,7 @@ class Settings(_Environment):
     prometheus_url: Annotated[str, Field(max_length=2048, pattern=r"^(https?://.+)?$")] = ""
     """Base URL of that Prometheus, without `/api/v1`."""
 
-    prometheus_interval_seconds: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 30
+    prometheus_interval_seconds: Heartbeat = 30
     """How often an exporter reads its GPUs, or is scraped, whichever is longer; three of these are fresh."""
 
     prometheus_poll_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 15
@@ -125,13 +185,23 @@ class Settings(_Environment):
         return self
 
 
+class VerifierSettings(_Environment):
+    """The settings of `penstock verify`, from the same environment prefix."""
+
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] = "penstock-system"
+    """Of the release: where the report is written."""
+
+    gpu_resources: GpuResources = [*GPU_RESOURCES]
+    """How the names of resources begin that make a pod under a law ours to judge."""
+
+
 class AgentSettings(_Environment):
     """The node agent's settings, from the same environment prefix."""
 
     node_name: Annotated[str, Field(min_length=1, max_length=253)]
     """The node that this agent speaks for: `spec.nodeName` by the downward API."""
 
-    heartbeat_seconds: Annotated[float, Field(ge=1, le=3600)] = 10
+    heartbeat_seconds: Heartbeat = 10
     """A GPUNode status is published at least this often; stated in the status, and three of them are fresh."""
 
     sample_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1
@@ -169,7 +239,7 @@ class CapperSettings(_Environment):
     state_directory: Annotated[str, Field(pattern="^/", max_length=255)] = "/var/lib/penstock/capper"
     """Directory of the node that outlives the pod: what was there before our first cap."""
 
-    heartbeat_seconds: Annotated[float, Field(ge=1, le=300)] = 30
+    heartbeat_seconds: Heartbeat = 30
     """The capper's part of the GPUNode's status is written at least this often."""
 
     look_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1

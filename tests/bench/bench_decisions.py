@@ -14,9 +14,10 @@ import numpy as np
 
 import builders as a
 from bench.figures import Figure, show
-from penstock.core import explanation, placement
-from penstock.core.fleet import Fleet
 from penstock.core.model import Domain, PlacementRules, PoolKey, Replica, Residency
+from penstock.core.placement import choice as placement
+from penstock.core.placement.fleet import Fleet
+from penstock.core.telling import explanation
 
 LIMITS = {1_000: 10_000.0, 10_000: 4_000.0}
 CLASSES = 10

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -108,8 +108,8 @@ class Rig:
             self.plane.api.delete(f"{LEASES}/{LEASE_NAME}")
 
     @contextmanager
-    def operator(self, name: str) -> Iterator[Operator]:
-        running = start_operator(self.plane, name=name, kubeconfig=self.identity)
+    def operator(self, name: str, env: Mapping[str, str] | None = None) -> Iterator[Operator]:
+        running = start_operator(self.plane, name=name, kubeconfig=self.identity, env=env)
         running.wait_ready()
         try:
             yield running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ def show(title: str, figures: Sequence[Figure]) -> None:
         limit = "" if one.limit is None else f"{sign} {one.limit:,g} {one.unit}"
         table.add_row(one.name, f"{one.value:,.4g} {one.unit}", limit, one.verdict)
     Console(width=120).print(table)
+
+
+def wanted_cores() -> Figure:
+    """How busy the machine was in the last minute: beyond one, somebody waited for a core."""
+    return Figure("  processes that wanted a core, for each there is", os.getloadavg()[0] / (os.cpu_count() or 1), "")
 
 
 def percentile(values: Sequence[float], share: float) -> float:

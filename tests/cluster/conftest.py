@@ -1,9 +1,9 @@
 """Control planes for cluster tests.
 
-`cp` is shared by the whole session and `ns` is a namespace of one test in it; `fresh_cp` belongs to one test.
+`cp` is shared by the whole session and `ns` is a namespace of one test in it; `fresh_cp` belongs to one test. Where
+several processes share the tests, each has a session of its own.
 """
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,20 +17,21 @@ from rig.waiting import wait_for
 HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what lies here, and where the binaries are missing skip it in one line, or in CI fail the whole run."""
-    here = [item for item in items if item.path.is_relative_to(HERE)]
-    for item in here:
-        item.add_marker(pytest.mark.cluster)
-    if not here or config.option.collectonly:
+def pytest_configure(config: pytest.Config) -> None:
+    """Missing binaries end the run with a failure in one line, before any process is started to share the tests."""
+    if config.option.collectonly:
         return
     try:
         located()
     except BinaryUnavailable as missing:
-        if os.environ.get("CI") == "true":
-            pytest.exit(f"cluster tests cannot run: {missing}", returncode=1)
-        for item in here:
-            item.add_marker(pytest.mark.skip(reason=str(missing)))
+        pytest.exit(f"cluster tests cannot run: {missing}", returncode=1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies here."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.cluster)
 
 
 @pytest.fixture(scope="session")

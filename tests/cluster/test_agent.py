@@ -3,70 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from noderig import CREDIT_CEILING_SECONDS, GPU_NODE, HEARTBEAT_SECONDS, NODE, PODS, NodeRig, node_rig
 from penstock.sim import faults
-from penstock.sim.nvml_state import NvmlState, Target
-from rig.agents import Agents, RunningPlant, start_agents, start_plant
-from rig.controlplane import ControlPlane
-from rig.fleet import add_nodes, gpu_node
-from rig.install import install_chart
-from rig.waiting import wait_for
+from penstock.sim.nvml_state import Target
 
 Object = dict[str, Any]
 
-NODE = "gpu-0"
-GPU_NODE = f"/apis/penstock.dev/v1alpha1/gpunodes/{NODE}"
-PODS = "/api/v1/namespaces/default/pods"
-HEARTBEAT_SECONDS = 2
 IDLE_WATTS = 76.0
-CEILING_SECONDS = 60.0
-CREDIT_CEILING_SECONDS = 150.0
-"""Ten times the fifteen seconds within which freed watts are credited."""
-
-
-@dataclass(frozen=True)
-class Rig:
-    plane: ControlPlane
-    running: RunningPlant
-    agents: Agents
-
-    @property
-    def state(self) -> NvmlState:
-        return self.running.plant.state(NODE)
-
-    @property
-    def status(self) -> Object:
-        found: Object = self.plane.api.get(GPU_NODE)["status"]
-        return found
-
-    def until(self, what: str, true: Callable[[Object], bool], ceiling_seconds: float = CEILING_SECONDS) -> Object:
-        """Wait for a status."""
-
-        def probe() -> Object | None:
-            status = self.status
-            return status if true(status) else None
-
-        return wait_for(what, probe, ceiling_seconds)
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[Rig]:
-    with ControlPlane.start() as plane:
-        add_nodes(plane, [gpu_node(NODE, product="NVIDIA-H200", gpus=2)])
-        install_chart(plane)
-        with start_plant(plane, [NODE]) as running:
-            agents = start_agents(plane, running, [NODE], heartbeat_seconds=HEARTBEAT_SECONDS)
-            yield Rig(plane, running, agents)
-            agents.stop_all()
+def started() -> Iterator[NodeRig]:
+    with node_rig(gpus=2) as found:
+        yield found
 
 
 @pytest.fixture
-def rig(started: Rig) -> Iterator[Rig]:
+def rig(started: NodeRig) -> Iterator[NodeRig]:
     """A node at rest whose agent has told so."""
 
     def at_rest(status: Object) -> bool:
@@ -92,14 +50,7 @@ def healths(status: Object) -> list[str]:
     return [gpu["health"] for gpu in status["gpus"]]
 
 
-def serve(plane: ControlPlane, name: str, gpus: int) -> None:
-    limits = {"nvidia.com/gpu": str(gpus)}
-    container = {"name": "server", "image": "server", "resources": {"limits": limits}}
-    spec = {"nodeName": NODE, "containers": [container], "terminationGracePeriodSeconds": 1}
-    plane.api.create(PODS, {"metadata": {"name": name}, "spec": spec})
-
-
-def test_a_node_at_rest_tells_every_figure(rig: Rig) -> None:
+def test_a_node_at_rest_tells_every_figure(rig: NodeRig) -> None:
     status = rig.status
     assert status["watts"] == 2 * IDLE_WATTS
     assert (status["gpuCount"], status["heartbeatSeconds"]) == (2, HEARTBEAT_SECONDS)
@@ -111,7 +62,7 @@ def test_a_node_at_rest_tells_every_figure(rig: Rig) -> None:
     assert first["energyJoules"] > 0
 
 
-def test_a_node_at_rest_is_published_at_its_heartbeat_and_no_more(rig: Rig) -> None:
+def test_a_node_at_rest_is_published_at_its_heartbeat_and_no_more(rig: NodeRig) -> None:
     before = rig.plane.api.get(GPU_NODE)
     started_at = time.monotonic()
     rig.until("five more reports", lambda status: status["sequence"] >= before["status"]["sequence"] + 5)
@@ -120,8 +71,8 @@ def test_a_node_at_rest_is_published_at_its_heartbeat_and_no_more(rig: Rig) -> N
     assert rig.plane.api.get(GPU_NODE)["metadata"]["generation"] == before["metadata"]["generation"]
 
 
-def test_load_shows_at_once_and_its_watts_are_credited_after_it_left(rig: Rig) -> None:
-    serve(rig.plane, "replica", gpus=1)
+def test_load_shows_at_once_and_its_watts_are_credited_after_it_left(rig: NodeRig) -> None:
+    rig.serve("replica", gpus=1)
     busy = rig.until("the replica's watts", lambda status: status["gpus"][0].get("powerWatts", 0) > 500)
     assert busy["gpus"][1]["powerWatts"] == IDLE_WATTS
     rig.until(
@@ -140,12 +91,12 @@ def test_load_shows_at_once_and_its_watts_are_credited_after_it_left(rig: Rig) -
     )
 
 
-def test_a_limit_that_somebody_else_sets_is_read_back(rig: Rig) -> None:
+def test_a_limit_that_somebody_else_sets_is_read_back(rig: NodeRig) -> None:
     faults.limit_externally(rig.state, 1, 350)
     rig.until("the lower limit", lambda status: status["gpus"][1]["enforcedLimitWatts"] == 350)
 
 
-def test_a_lost_gpu_is_reported_and_the_other_goes_on(rig: Rig) -> None:
+def test_a_lost_gpu_is_reported_and_the_other_goes_on(rig: NodeRig) -> None:
     faults.lose(rig.state, 0)
     lost = rig.until("GPU 0 is lost", lambda status: healths(status) == ["Lost", "Healthy"])
     assert "powerWatts" not in lost["gpus"][0]
@@ -155,7 +106,7 @@ def test_a_lost_gpu_is_reported_and_the_other_goes_on(rig: Rig) -> None:
     rig.until("GPU 0 is back", lambda status: healths(status) == ["Healthy", "Healthy"])
 
 
-def test_a_gpu_that_hangs_loses_its_figures_and_stops_no_heartbeat(rig: Rig) -> None:
+def test_a_gpu_that_hangs_loses_its_figures_and_stops_no_heartbeat(rig: NodeRig) -> None:
     faults.hang(rig.state, 0, Target.MEMORY)
     hung = rig.until("GPU 0 is unresponsive", lambda status: healths(status) == ["Unresponsive", "Healthy"])
     assert "powerWatts" not in hung["gpus"][0]
@@ -164,7 +115,7 @@ def test_a_gpu_that_hangs_loses_its_figures_and_stops_no_heartbeat(rig: Rig) -> 
     rig.until("GPU 0 answers again", lambda status: healths(status) == ["Healthy", "Healthy"])
 
 
-def test_energy_that_stands_still_is_reported_as_it_is(rig: Rig) -> None:
+def test_energy_that_stands_still_is_reported_as_it_is(rig: NodeRig) -> None:
     faults.freeze(rig.state, 0, Target.ENERGY)
     frozen = rig.state.read(0).injections[Target.ENERGY].frozen / 1000
     first = rig.until("the frozen energy", lambda status: status["gpus"][0]["energyJoules"] == frozen)
@@ -173,7 +124,7 @@ def test_energy_that_stands_still_is_reported_as_it_is(rig: Rig) -> None:
     assert later["gpus"][1]["energyJoules"] > first["gpus"][1]["energyJoules"]
 
 
-def test_a_driver_that_goes_away_is_a_condition_and_comes_back(rig: Rig) -> None:
+def test_a_driver_that_goes_away_is_a_condition_and_comes_back(rig: NodeRig) -> None:
     faults.unload_driver(rig.state)
     gone = rig.until("NVML cannot be used", lambda status: ready(status) == ("False", "NVMLUnavailable"))
     assert healths(gone) == ["Unresponsive", "Unresponsive"]
@@ -183,7 +134,7 @@ def test_a_driver_that_goes_away_is_a_condition_and_comes_back(rig: Rig) -> None
     rig.until("NVML is back", lambda status: ready(status) == ("True", "Sampling"))
 
 
-def test_every_figure_of_a_node_at_rest_has_its_scope_and_its_limits(rig: Rig) -> None:
+def test_every_figure_of_a_node_at_rest_has_its_scope_and_its_limits(rig: NodeRig) -> None:
     status = rig.until("the accounted watts", lambda status: "accountedWatts" in status["gpus"][0])
     first = status["gpus"][0]
     assert first["accountedWatts"] == pytest.approx(IDLE_WATTS, rel=0.15)
@@ -195,7 +146,7 @@ def test_every_figure_of_a_node_at_rest_has_its_scope_and_its_limits(rig: Rig) -
     assert first["remappedRows"] == {}
 
 
-def test_an_error_that_the_driver_reports_is_published_at_once_and_counts_until_a_reset(rig: Rig) -> None:
+def test_an_error_that_the_driver_reports_is_published_at_once_and_counts_until_a_reset(rig: NodeRig) -> None:
     faults.raise_event(rig.state, 0, 31)
     listed = rig.until("XID 31", lambda status: [xid["code"] for xid in status["gpus"][0].get("xidErrors", ())] == [31])
     assert healths(listed) == ["Healthy", "Healthy"]
@@ -210,7 +161,7 @@ def test_an_error_that_the_driver_reports_is_published_at_once_and_counts_until_
     rig.until("the GPU was reset", lambda status: healths(status) == ["Healthy", "Healthy"])
 
 
-def test_a_pause_of_the_gpu_operator_lets_go_of_every_device(rig: Rig) -> None:
+def test_a_pause_of_the_gpu_operator_lets_go_of_every_device(rig: NodeRig) -> None:
     label = "nvidia.com/gpu.deploy.device-plugin"
 
     def set_label(value: str | None) -> None:
@@ -229,12 +180,12 @@ def test_a_pause_of_the_gpu_operator_lets_go_of_every_device(rig: Rig) -> None:
     rig.until("the agent is back", lambda status: ready(status) == ("True", "Sampling"))
 
 
-def test_a_gpunode_that_is_deleted_is_made_again(rig: Rig) -> None:
+def test_a_gpunode_that_is_deleted_is_made_again(rig: NodeRig) -> None:
     rig.plane.api.delete(GPU_NODE)
     rig.until("the GPUNode is back", lambda status: status["gpuCount"] == 2)
 
 
-def test_a_restarted_agent_ends_cleanly_and_its_sequence_goes_on_rising(rig: Rig) -> None:
+def test_a_restarted_agent_ends_cleanly_and_its_sequence_goes_on_rising(rig: NodeRig) -> None:
     before = rig.status["sequence"]
     assert rig.agents.stop(NODE) == 0
     rig.agents.start(NODE)

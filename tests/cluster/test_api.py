@@ -13,9 +13,20 @@ from typing import Any
 import pytest
 import yaml
 
-from manifests import NO_QUANTITIES, ORDINARY_DOMAIN, ORDINARY_POOL, QUANTITIES, RICH_TEMPLATE, changed
+from generate import KINDS
+from manifests import NO_QUANTITIES, ORDINARY, ORDINARY_DOMAIN, ORDINARY_POOL, QUANTITIES, RICH_TEMPLATE, changed
+from penstock.api.meta import Kind
 from penstock.api.quantity import is_positive
-from refusals import COMMITTED_WATTS, EDIT_REFUSALS, EDITS_TAKEN, REFUSALS, UNKNOWN_FIELDS, EditRefusal, Refusal
+from refusals import (
+    COMMITTED_WATTS,
+    EDIT_REFUSALS,
+    EDITS_TAKEN,
+    REFUSALS,
+    UNKNOWN_FIELDS,
+    EditRefusal,
+    EditTaken,
+    Refusal,
+)
 from rig.api import ApiError
 from rig.controlplane import ControlPlane
 from rig.waiting import wait_for
@@ -23,7 +34,7 @@ from rig.waiting import wait_for
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("inferencepools.penstock.dev", "gpunodes.penstock.dev", "powerdomains.penstock.dev")
+CRD_NAMES = tuple(f"{kind.definition.plural}.penstock.dev" for kind in KINDS)
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GROUP = "/apis/penstock.dev/v1alpha1"
 POOLS = f"{GROUP}/namespaces/default/inferencepools"
@@ -43,17 +54,22 @@ def plane() -> Iterator[ControlPlane]:
 @pytest.fixture(autouse=True)
 def _clean(plane: ControlPlane) -> Iterator[None]:
     yield
-    for item in plane.api.list(POOLS):
-        plane.api.delete(f"{POOLS}/{item['metadata']['name']}")
-    for plural in ("powerdomains", "gpunodes"):
-        for item in plane.api.list(f"{GROUP}/{plural}"):
-            plane.api.delete(f"{GROUP}/{plural}/{item['metadata']['name']}")
+    for kind in KINDS:
+        path = collection(kind.definition)
+        for item in plane.api.list(path):
+            plane.api.delete(f"{path}/{item['metadata']['name']}")
+
+
+def collection(kind: Kind) -> str:
+    """Where the kind's objects are, in the namespace `default` if in any."""
+    return f"{GROUP}/{'namespaces/default/' if kind.scope == 'Namespaced' else ''}{kind.plural}"
 
 
 def install(cp: ControlPlane) -> None:
     cp.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    cp.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in KINDS))
-    for plural in ("inferencepools", "gpunodes", "powerdomains"):
+    cp.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in CRD_NAMES))
+    for kind in KINDS:
+        plural = kind.definition.plural
         wait_for(f"{plural} are served", partial(cp.api.get, f"{GROUP}/{plural}"), 60, report=False)
 
 
@@ -84,7 +100,7 @@ def columns(shown: str) -> dict[str, str]:
     return {heading[start:end].strip(): row[start:end].strip() for start, end in cuts}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CRD_NAMES)
 def test_a_crd_is_structural_and_served(plane: ControlPlane, name: str) -> None:
     conditions = {one["type"]: one["status"] for one in plane.api.get(f"{CRDS}/{name}")["status"]["conditions"]}
     assert conditions["Established"] == "True"
@@ -99,40 +115,47 @@ def test_a_bad_object_is_refused_in_words_that_help(plane: ControlPlane, refusal
         assert part in message
 
 
-def edit(cp: ControlPlane, spec: Object) -> str:
-    """What a person reads who patches the ordinary domain."""
-    command = ("patch", "powerdomain", "row-a", "--type=merge", "-p", json.dumps({"spec": spec}))
+def edit(cp: ControlPlane, manifest: Object, spec: Object) -> str:
+    """What a person reads who patches the object."""
+    command = (
+        "patch",
+        manifest["kind"],
+        manifest["metadata"]["name"],
+        "--type=merge",
+        "-p",
+        json.dumps({"spec": spec}),
+    )
     outcome = cp.kubectl(*command, check=False)
     return outcome.stderr if outcome.returncode else ""
 
 
-@pytest.fixture
-def committed(plane: ControlPlane) -> None:
-    """The ordinary domain, with watts committed."""
-    plane.kubectl("create", "-f", "-", input=json.dumps(ORDINARY_DOMAIN))
-    told = json.dumps({"status": {"committedWatts": COMMITTED_WATTS}})
-    plane.kubectl("patch", "powerdomain", "row-a", "--subresource=status", "--type=merge", "-p", told)
+def stored(cp: ControlPlane, manifest: Object) -> Object:
+    """The object as it is once it is on the API server; a domain has watts committed."""
+    cp.kubectl("create", "-f", "-", input=json.dumps(manifest))
+    if manifest is ORDINARY_DOMAIN:
+        told = json.dumps({"status": {"committedWatts": COMMITTED_WATTS}})
+        cp.kubectl("patch", "powerdomain", "row-a", "--subresource=status", "--type=merge", "-p", told)
+    return manifest
 
 
-@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("refusal", EDIT_REFUSALS, ids=lambda one: one.sentence)
 def test_an_edit_that_looks_like_a_mistake_is_refused_in_words_that_help(
     plane: ControlPlane, refusal: EditRefusal
 ) -> None:
+    manifest = stored(plane, refusal.manifest)
     *taken, last = refusal.edits
-    assert [edit(plane, one) for one in taken] == [""] * len(taken)
-    message = edit(plane, last)
+    assert [edit(plane, manifest, one) for one in taken] == [""] * len(taken)
+    message = edit(plane, manifest, last)
     for part in refusal.says:
         assert part in message
 
 
-@pytest.mark.usefixtures("committed")
-@pytest.mark.parametrize("spec", EDITS_TAKEN, ids=json.dumps)
-def test_an_edit_that_is_meant_is_taken(plane: ControlPlane, spec: Object) -> None:
-    assert edit(plane, spec) == ""
+@pytest.mark.parametrize("taken", EDITS_TAKEN, ids=lambda one: one.sentence)
+def test_an_edit_that_is_meant_is_taken(plane: ControlPlane, taken: EditTaken) -> None:
+    assert edit(plane, stored(plane, taken.manifest), taken.edit) == ""
 
 
-@pytest.mark.parametrize("manifest", (ORDINARY_POOL, ORDINARY_DOMAIN), ids=["pool", "domain"])
+@pytest.mark.parametrize("manifest", ORDINARY, ids=lambda one: one["kind"])
 def test_the_objects_that_refusals_are_made_from_are_taken(plane: ControlPlane, manifest: Object) -> None:
     plane.kubectl("create", "--validate=strict", "-f", "-", input=json.dumps(manifest))
 
@@ -187,9 +210,9 @@ def test_a_megabyte_where_we_never_look_is_stored_and_takes_a_status(plane: Cont
     container["env"] = [{"name": "PROMPT", "value": "x" * MEBIBYTE}]
     plane.api.create(POOLS, changed(ORDINARY_POOL, "spec.template.spec.containers", [container]))
     plane.api.patch(f"{POOLS}/llama/status", status("ReplicasWaiting", replicas=2))
-    stored = plane.api.get(f"{POOLS}/llama")
-    assert len(stored["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]) == MEBIBYTE
-    assert stored["status"]["replicas"] == 2
+    found = plane.api.get(f"{POOLS}/llama")
+    assert len(found["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]) == MEBIBYTE
+    assert found["status"]["replicas"] == 2
 
 
 def test_an_object_beyond_the_store_s_limit_is_refused(plane: ControlPlane) -> None:
@@ -213,9 +236,9 @@ def test_a_stored_object_that_today_s_rules_refuse_is_listed_and_takes_a_status(
     other = changed(pool, "metadata.name", "other")
     wait_for("today's rules are served", lambda: "in capitals" in refused(plane, other, "--dry-run=server"), 60)
     wait_for("the status is taken", lambda: plane.api.patch(f"{POOLS}/llama/status", status("InvalidSpec")), 60)
-    (stored,) = plane.api.list(POOLS)
-    assert stored["spec"]["residency"]["allowed"] == ["de"]
-    assert stored["status"]["conditions"][0]["reason"] == "InvalidSpec"
+    (found,) = plane.api.list(POOLS)
+    assert found["spec"]["residency"]["allowed"] == ["de"]
+    assert found["status"]["conditions"][0]["reason"] == "InvalidSpec"
 
 
 def test_kubectl_get_aipool_answers_the_first_question(plane: ControlPlane) -> None:

@@ -11,50 +11,33 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pynvml
 import pytest
 
-from penstock.api.names import API_VERSION
+from noderig import CEILING_SECONDS, GPU_NODE, NODE, PODS, NodeRig, node_rig
+from penstock.capper.decision import Note
 from penstock.sim import faults
 from penstock.sim.nvml_state import NvmlState, Target
-from rig.agents import Agents, RunningPlant, start_agents, start_plant
 from rig.api import Api, ApiError
 from rig.cappers import Cappers, start_cappers
-from rig.controlplane import ControlPlane
-from rig.fleet import add_nodes, gpu_node
-from rig.install import NAMESPACE, OPERATOR_ACCOUNT, install_chart
+from rig.install import NAMESPACE, OPERATOR_ACCOUNT
 from rig.waiting import wait_for
 
 Object = dict[str, Any]
 
-NODE = "gpu-0"
-GPU_NODES = f"/apis/{API_VERSION}/gpunodes"
-GPU_NODE = f"{GPU_NODES}/{NODE}"
-PODS = "/api/v1/namespaces/default/pods"
-CEILING_SECONDS = 60.0
-
 
 @dataclass(frozen=True)
-class Rig:
-    plane: ControlPlane
-    running: RunningPlant
-    agents: Agents
+class Rig(NodeRig):
+    """A machine with a capper."""
+
     cappers: Cappers
     operator: Api
     """The operator's identity: what it may write, without its decisions."""
 
     @property
-    def state(self) -> NvmlState:
-        return self.running.plant.state(NODE)
-
-    @property
     def uuids(self) -> list[str]:
         return [self.state.read(index).uuid.decode() for index in range(2)]
-
-    @property
-    def status(self) -> Object:
-        found: Object = self.plane.api.get(GPU_NODE).get("status", {})
-        return found
 
     def capped(self, status: Object) -> dict[str, tuple[str, str]]:
         """Outcome and reason by UUID, as the capper tells them."""
@@ -64,13 +47,6 @@ class Rig:
     def limits(self, status: Object) -> list[float]:
         """The enforced limits as the agent read them back."""
         return [gpu["enforcedLimitWatts"] for gpu in status["gpus"]]
-
-    def until(self, what: str, true: Callable[[Object], bool]) -> Object:
-        def probe() -> Object | None:
-            status = self.status
-            return status if true(status) else None
-
-        return wait_for(what, probe, CEILING_SECONDS)
 
     def ask(self, *caps: Object) -> None:
         """As the operator does."""
@@ -84,27 +60,24 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Rig]:
-    with ControlPlane.start() as plane:
-        add_nodes(plane, [gpu_node(NODE, product="NVIDIA-H200", gpus=2)])
-        install_chart(plane, {"capper.enabled": True, "capper.mode": "Enforce"})
+    with node_rig(gpus=2, chart={"capper.enabled": True, "capper.mode": "Enforce"}) as found:
+        plane = found.plane
         operator = plane.api_as(plane.service_account(NAMESPACE, OPERATOR_ACCOUNT))
-        with start_plant(plane, [NODE]) as running:
-            agents = start_agents(plane, running, [NODE], heartbeat_seconds=2)
-            cappers = start_cappers(plane, running, [NODE])
-            yield Rig(plane, running, agents, cappers, operator)
-            cappers.stop_all()
-            agents.stop_all()
+        cappers = start_cappers(plane, found.running, [NODE])
+        yield Rig(plane, found.running, found.agents, cappers, operator)
+        cappers.stop_all()
 
 
 @pytest.fixture
 def rig(started: Rig) -> Iterator[Rig]:
     """A replica that keeps both GPUs busy at 700 W, and its agent has told so."""
-    serve(started.plane, "replica", gpus=2)
+    started.serve("replica", gpus=2)
     started.until("the replica's GPUs are busy, uncapped and known", lambda status: at_full_draw(started, status))
     yield started
     for index in range(2):
         faults.clear(started.state, index, Target.SET_LIMIT)
         faults.limit_externally(started.state, index, 0)
+    persist(started.state, on=True)
     started.plane.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"labels": {"penstock.dev/capper": None}}})
     started.ask()
     started.until("every limit is back", lambda status: started.limits(status) == [700, 700])
@@ -116,12 +89,6 @@ def at_full_draw(rig: Rig, status: Object) -> bool:
     pods = [pod["name"] for pod in status.get("pods", []) if len(pod.get("devices", [])) == 2]
     watts = [gpu.get("powerWatts", 0) for gpu in status.get("gpus", [])]
     return pods == ["replica"] and rig.limits(status) == [700, 700] and all(one > 500 for one in watts)
-
-
-def serve(plane: ControlPlane, name: str, gpus: int) -> None:
-    container = {"name": "server", "image": "server", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
-    spec = {"nodeName": NODE, "containers": [container], "terminationGracePeriodSeconds": 1}
-    plane.api.create(PODS, {"metadata": {"name": name}, "spec": spec})
 
 
 def test_a_cap_is_set_the_agent_sees_it_and_the_plant_obeys_it(rig: Rig) -> None:
@@ -160,6 +127,52 @@ def test_a_capper_that_was_killed_knows_what_was_its_own_and_gives_it_back(rig: 
     rig.until("what was there before is back", lambda status: rig.limits(status) == [700, 700])
 
 
+def notes(rig: Rig) -> list[Note]:
+    """What the node remembers of its limits."""
+    return [msgspec.json.decode(path.read_bytes(), type=Note) for path in rig.cappers.notes(NODE).glob("*.json")]
+
+
+def die_in_the_middle_of_a_set(rig: Rig, *, taken: bool) -> None:
+    """The capper has noted what it is about to set, and is killed in the call; `taken`: the driver has obeyed."""
+    faults.hang(rig.state, 0, Target.SET_LIMIT)
+    rig.ask(rig.cap(0, 400))
+    wait_for("what is about to be set is noted", lambda: notes(rig), CEILING_SECONDS)
+    assert [(note.baseline_watts, note.ours_watts, note.settled) for note in notes(rig)] == [(700, 400, False)]
+    if taken:
+        with rig.state.change(0) as device:
+            device.requested_limit_mw = 400_000
+    rig.cappers.kill(NODE)
+    faults.clear(rig.state, 0, Target.SET_LIMIT)
+
+
+@pytest.mark.parametrize("taken", (False, True), ids=("between note and set", "between set and read-back"))
+def test_a_capper_that_is_killed_in_the_middle_of_a_set_goes_on_from_what_it_noted(rig: Rig, *, taken: bool) -> None:
+    die_in_the_middle_of_a_set(rig, taken=taken)
+    sequence = rig.status["sequence"]
+    later = rig.until("the agent has read again", lambda status: status["sequence"] >= sequence + 2)
+    assert rig.limits(later) == ([400, 700] if taken else [700, 700])
+    rig.cappers.start(NODE)
+    rig.until("it is applied", lambda status: rig.capped(status).get(rig.uuids[0]) == ("Applied", ""))
+    capped = rig.until("the agent reads it back", lambda status: rig.limits(status) == [400, 700])
+    assert [one["baselineWatts"] for one in capped["capper"]["gpus"]] == [700]
+    rig.ask()
+    rig.until("what was there before is back", lambda status: rig.limits(status) == [700, 700])
+
+
+def test_after_a_reboot_the_limit_is_nobody_s_of_ours_and_left_alone(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
+    wait_for("and noted as ours", lambda: [note.settled for note in notes(rig)] == [True], CEILING_SECONDS)
+    rig.cappers.kill(NODE)
+    for path in rig.cappers.notes(NODE).glob("*.json"):
+        # A machine cannot boot in a test: what it noted is of the boot before instead.
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), "bootID": "the boot before"}))
+    faults.reload_driver(rig.state)
+    rig.cappers.start(NODE)
+    rig.until("hands off", lambda status: rig.capped(status).get(rig.uuids[0]) == ("HandsOff", "NewBoot"))
+    rig.until("at the driver's own limit", lambda status: rig.limits(status) == [700, 700])
+
+
 def test_a_capper_that_is_told_to_stop_leaves_the_limits_under_which_pods_run(rig: Rig) -> None:
     rig.ask(rig.cap(0, 400))
     rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
@@ -170,16 +183,45 @@ def test_a_capper_that_is_told_to_stop_leaves_the_limits_under_which_pods_run(ri
     rig.cappers.start(NODE)
 
 
+def persist(state: NvmlState, *, on: bool) -> None:
+    """Whether the driver keeps the limits of the first GPU while nobody uses it."""
+    with state.change(0) as device:
+        device.persistence_mode = int(on)
+
+
+def fails(code: int) -> Callable[[NvmlState], None]:
+    return lambda state: faults.fail(state, 0, Target.SET_LIMIT, code)
+
+
 @pytest.mark.parametrize(
-    ("code", "reason"),
-    ((pynvml.NVML_ERROR_NOT_SUPPORTED, "NotSupported"), (pynvml.NVML_ERROR_NO_PERMISSION, "NoPermission")),
+    ("refuse", "reason"),
+    (
+        (fails(pynvml.NVML_ERROR_NOT_SUPPORTED), "NotSupported"),
+        (fails(pynvml.NVML_ERROR_NO_PERMISSION), "NoPermission"),
+        (lambda state: faults.accept_without_applying(state, 0), "NotApplied"),
+        (lambda state: persist(state, on=False), "NoPersistenceMode"),
+    ),
+    ids=("not supported", "no permission", "accepted but not applied", "no persistence mode"),
 )
-def test_a_driver_that_refuses_is_told_by_reason(rig: Rig, code: int, reason: str) -> None:
-    faults.fail(rig.state, 0, Target.SET_LIMIT, code)
+def test_a_driver_that_refuses_is_told_by_reason(rig: Rig, refuse: Callable[[NvmlState], None], reason: str) -> None:
+    refuse(rig.state)
     rig.ask(rig.cap(0, 400))
     status = rig.until("the capper tells", lambda status: rig.uuids[0] in rig.capped(status))
     status = rig.until("the refusal", lambda status: rig.capped(status)[rig.uuids[0]] == ("Refused", reason))
     assert rig.limits(status) == [700, 700]
+
+
+def test_a_capper_that_observes_says_what_it_would_set_and_sets_nothing(rig: Rig) -> None:
+    rig.cappers.stop(NODE)
+    observers = start_cappers(rig.plane, rig.running, [NODE], mode="Observe")
+    rig.ask(rig.cap(0, 400), rig.cap(1, 400))
+    status = rig.until("it tells", lambda status: {said for said, _ in rig.capped(status).values()} == {"Observed"})
+    assert status["capper"]["mode"] == "Observe"
+    later = rig.until("two reports later", lambda now: now["sequence"] >= status["sequence"] + 2)
+    assert rig.limits(later) == [700, 700]
+    assert [rig.state.read(index).requested_limit_mw for index in range(2)] == [700_000, 700_000]
+    observers.stop(NODE)
+    rig.cappers.start(NODE)
 
 
 def test_a_limit_that_a_board_holds_lower_is_shown_by_both_and_fought_by_none(rig: Rig) -> None:
@@ -189,6 +231,15 @@ def test_a_limit_that_a_board_holds_lower_is_shown_by_both_and_fought_by_none(ri
     rig.until("the agent sees 300 W", lambda status: rig.limits(status) == [300, 700])
     held = rig.until("hands off", lambda status: rig.capped(status)[rig.uuids[0]] == ("HandsOff", "ForeignLimit"))
     assert held["gpus"][0]["requestedLimitWatts"] == 400
+
+
+def test_after_a_driver_reload_the_limit_is_nobody_s_of_ours_and_left_alone(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400))
+    rig.until("the cap is applied", lambda status: rig.limits(status) == [400, 700])
+    faults.reload_driver(rig.state)
+    hands_off = ("HandsOff", "DriverReloaded")
+    rig.until("hands off", lambda status: rig.capped(status).get(rig.uuids[0]) == hands_off)
+    rig.until("at the driver's own limit", lambda status: rig.limits(status) == [700, 700])
 
 
 def test_a_cap_for_another_pod_than_the_kubelet_names_is_refused(rig: Rig) -> None:

@@ -1,13 +1,37 @@
 """The chart, by real helm on the real API server: install, upgrade, uninstall, rights, and what a typo gets."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from bypasses_bank import (
+    BANK,
+    LAW,
+    PODS,
+    Attacker,
+    House,
+    create,
+    entitle,
+    found_namespace,
+    law_notes,
+    lifting,
+    plain,
+)
+from bypasses_bank import pod as gpu_pod
+from penstock.api.names import (
+    API_VERSION,
+    COUNTRY_LABEL,
+    ISOLATED_ANNOTATION,
+    LAW_LABEL,
+    LAW_PREFIX,
+    LAW_REQUIRED,
+    PROBE_NAMESPACE,
+)
 from rig.api import ApiError
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
@@ -18,7 +42,14 @@ SOURCES = Path(__file__).parents[2] / "crds"
 NAMESPACE = "penstock-system"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 POOLS = "/apis/penstock.dev/v1alpha1/namespaces/default/inferencepools"
-OURS = {"inferencepools.penstock.dev", "powerdomains.penstock.dev", "gpunodes.penstock.dev"}
+OURS = {
+    "inferencepools.penstock.dev",
+    "powerdomains.penstock.dev",
+    "gpunodes.penstock.dev",
+    "residencypolicies.penstock.dev",
+    "jurisdictiongroups.penstock.dev",
+    "residencyexceptions.penstock.dev",
+}
 
 Object = dict[str, Any]
 
@@ -79,6 +110,13 @@ def wait_gone(plane: ControlPlane) -> None:
         return True
 
     wait_for("the kinds are gone", gone, 60)
+    wait_for("no namespace is on its way out", lambda: not leaving(plane), 60)
+
+
+def leaving(plane: ControlPlane) -> list[str]:
+    """Namespaces that are being deleted: nothing can be installed into them, nor in their place."""
+    found = plane.api.list("/api/v1/namespaces")
+    return [one["metadata"]["name"] for one in found if "deletionTimestamp" in one["metadata"]]
 
 
 def pool(name: str) -> Object:
@@ -108,6 +146,7 @@ def test_the_defaults_install_and_say_what_comes_next(installed: ControlPlane) -
     notes = helm(installed, "get", "notes", "penstock")
     assert "kubectl get gpunodes" in notes
     assert "penstock release --check" in notes
+    assert "penstock release --nodes" in notes
     assert crds(installed) == OURS
     create_pool(installed, "first")
     assert "first" in installed.kubectl("get", "aipool").stdout
@@ -126,6 +165,63 @@ def test_where_prometheus_is_the_source_no_agent_is_installed(plane: ControlPlan
         ("/etc/penstock/prometheus-token", "reader"),
         ("/etc/penstock/prometheus-ca", "authority"),
     ]
+
+
+def rendered(plane: ControlPlane, values: Object, folder: Path) -> list[Object]:
+    """What the chart comes to with these values."""
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    printed = helm(plane, "template", "penstock", CHART, "--values", file)
+    return [found for found in yaml.safe_load_all(printed) if found]
+
+
+def test_the_verifier_runs_with_each_release_and_on_its_schedule_and_nowhere_if_it_is_off(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    def jobs(**verification: Any) -> list[Object]:
+        found = rendered(plane, {"residency": {"verification": verification}}, tmp_path)
+        assert any(one["metadata"]["name"] == "penstock-verifier" for one in found) == bool(verification["enabled"])
+        return [one["spec"] for one in found if one["kind"] in ("Job", "CronJob")]
+
+    first, scheduled = sorted(jobs(enabled=True, schedule="*/20 3 * * *"), key=lambda spec: "schedule" in spec)
+    assert scheduled["schedule"] == "*/20 3 * * *"
+    for job in (first, scheduled["jobTemplate"]["spec"]):
+        pod = job["template"]["spec"]
+        assert pod["serviceAccountName"] == "penstock-verifier"
+        assert [one["args"] for one in pod["containers"]] == [["verify", "--report"]]
+    assert jobs(enabled=False) == []
+
+
+def test_whoever_is_listed_stands_in_the_policy_that_lets_them(plane: ControlPlane, tmp_path: Path) -> None:
+    residency = {
+        "governance": {"users": ["oidc:jurist"], "groups": ["oidc:council"]},
+        "placeWriters": {"users": ["oidc:surveyor"], "groups": ["oidc:site-team"]},
+        "schedulers": [
+            {"name": "default-scheduler", "users": ["system:kube-scheduler"]},
+            {"name": "second-scheduler", "users": ["system:serviceaccount:batch:second"]},
+        ],
+    }
+    kind = "ValidatingAdmissionPolicy"
+    found = [one for one in rendered(plane, {"residency": residency}, tmp_path) if one["kind"] == kind]
+    lists = {
+        one["metadata"]["name"]: " ".join(
+            each["expression"] for each in (*one["spec"].get("variables", ()), *one["spec"]["validations"])
+        )
+        for one in found
+    }
+    for listed, policies in (
+        ("['oidc:jurist']", ("laws", "namespaces")),
+        ("['oidc:council']", ("laws", "namespaces")),
+        ("['oidc:surveyor']", ("places",)),
+        ("['oidc:site-team']", ("places",)),
+        ("['default-scheduler', 'second-scheduler']", ("creation",)),
+        ("['system:kube-scheduler', 'system:serviceaccount:batch:second']", ("binding",)),
+    ):
+        for policy in policies:
+            assert listed in lists[f"penstock-residency-{policy}"], f"{listed} in {policy}"
+    everything = " ".join(lists.values())
+    assert "penstock:governance" not in everything, "whom the lists leave out may no more"
+    assert "penstock:place-writers" not in everything
 
 
 def pods(plane: ControlPlane, component: str) -> list[Object]:
@@ -193,9 +289,13 @@ def test_cappers_are_root_with_one_capability_and_go_without_a_trace(installed: 
         pytest.param(["crds.keep=maybe"], "got string, want boolean", id="a value of another type"),
         pytest.param(["operator.nodeLostSeconds=-1"], "/operator/nodeLostSeconds", id="a negative duration"),
         pytest.param(["logLevel=LOUD"], "/logLevel", id="a level that no logger has"),
-        pytest.param(["breakGlass.group=x' || true || '"], "/breakGlass/group", id="a group that would end its quote"),
-        pytest.param(["breakGlass.group=system:authenticated"], "/breakGlass/group", id="everybody as break-glass"),
-        pytest.param(["breakGlass.group="], "/breakGlass/group", id="nobody as break-glass"),
+        pytest.param(
+            ["breakGlass.groups={x' || true || '}"], "/breakGlass/groups/0", id="a group that would end its quote"
+        ),
+        pytest.param(
+            ["breakGlass.groups={system:authenticated}"], "/breakGlass/groups/0", id="everybody as break-glass"
+        ),
+        pytest.param(["breakGlass.groups=null"], "missing property 'groups'", id="nobody as break-glass"),
         pytest.param(["agent.nodeSelector=null"], "missing property 'nodeSelector'", id="agents on every node"),
         pytest.param(
             ["operator.lease.renewSeconds=15"], "two operators could lead at once", id="a Lease that overlaps"
@@ -214,8 +314,8 @@ def test_a_value_that_means_nothing_is_refused_at_install(plane: ControlPlane, g
 
 
 def test_a_cluster_that_is_too_old_is_refused(plane: ControlPlane) -> None:
-    printed = helm(plane, "template", "penstock", CHART, "--kube-version", "1.31.9", check=False)
-    assert "chart requires kubeVersion: >=1.32.0-0" in printed
+    printed = helm(plane, "template", "penstock", CHART, "--kube-version", "1.32.9", check=False)
+    assert "chart requires kubeVersion: >=1.33.0-0" in printed
 
 
 WAYS_OF_USE: dict[str, Object] = {
@@ -240,15 +340,23 @@ WAYS_OF_USE: dict[str, Object] = {
     },
     "slower agents and another break-glass group": {
         "agent": {"heartbeatSeconds": 30, "sampleSeconds": 0.5},
-        "breakGlass": {"group": "oidc:sre@example.com"},
+        "breakGlass": {"groups": ["oidc:sre@example.com", "1234"]},
     },
 }
+
+
+def probes() -> Object:
+    """The namespace of the release's probes: a dry run of what is in it needs the real one. Helm takes it over."""
+    owner = {"meta.helm.sh/release-name": "penstock", "meta.helm.sh/release-namespace": NAMESPACE}
+    metadata = {"name": PROBE_NAMESPACE, "annotations": owner, "labels": {"app.kubernetes.io/managed-by": "Helm"}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 @pytest.mark.parametrize("values", WAYS_OF_USE.values(), ids=WAYS_OF_USE)
 def test_each_way_of_use_is_strictly_valid(plane: ControlPlane, tmp_path: Path, values: Object) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values))
+    plane.api.apply(probes())
     rendered = plane.helm("template", "penstock", str(CHART), "--values", str(file), "--namespace", "default").stdout
     applied = plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered).stdout
     documents = [document for document in yaml.safe_load_all(rendered) if document]
@@ -299,6 +407,48 @@ def test_an_uninstall_keeps_the_kinds_and_their_objects_and_a_new_install_takes_
     assert left_behind(installed) == sorted(OURS)
     helm(installed, "install", "penstock", CHART)
     assert installed.api.get(f"{POOLS}/kept")["spec"]["engine"] == "vLLM"
+
+
+def guarded(plane: ControlPlane) -> dict[str, Callable[[], object]]:
+    """What each policy refuses even to who may do everything by RBAC, under a law that is written down: dry runs."""
+    found_namespace(plane.api, BANK, labels={LAW_LABEL: LAW_REQUIRED}, annotations=law_notes(LAW))
+    waiting, ungated = create(plane.api), plain(House(plane, {}))
+    entitle(plane.api, "everything", Attacker("ada", role="cluster-admin", everywhere=True))
+    me, dry = plane.api_as(plane.user("ada")), {"dryRun": "All"}
+    rule = {"namespaceSelector": {"matchLabels": {"sector": "toys"}}, "allowed": ["DE"]}
+    policy = {"apiVersion": API_VERSION, "kind": "ResidencyPolicy", "metadata": {"name": "toys"}, "spec": rule}
+    target = {"apiVersion": "v1", "kind": "Node", "name": "gpu-0"}
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": Path(ungated).name}, "target": target}
+
+    def patch(path: str, metadata: Object) -> Callable[[], object]:
+        return lambda: me.patch(path, {"metadata": metadata}, **dry)
+
+    return {
+        "a pod with a GPU is created": lambda: me.create(PODS, gpu_pod(schedulingGates=[]), **dry),
+        "a gate is lifted": lambda: me.patch(waiting, lifting("ada", []), "json", **dry),
+        "a pod is bound": lambda: me.create(f"{ungated}/binding", binding, **dry),
+        "a pod is marked as isolated": patch(waiting, {"annotations": {ISOLATED_ANNOTATION: "ada"}}),
+        "a node says where it stands": patch("/api/v1/nodes/gpu-0", {"labels": {COUNTRY_LABEL: "FR"}}),
+        "a law is edited": patch(f"/api/v1/namespaces/{BANK}", {"annotations": {f"{LAW_PREFIX}/country": "US"}}),
+        "a policy is written": lambda: me.create(f"/apis/{API_VERSION}/residencypolicies", policy, **dry),
+    }
+
+
+def test_an_uninstall_leaves_nothing_that_blocks(installed: ControlPlane) -> None:
+    acts = guarded(installed)
+
+    def comes_to(act: Callable[[], object], wanted: str) -> bool:
+        try:
+            act()
+        except ApiError as error:
+            return wanted in error.message
+        return wanted == "taken"
+
+    for what, act in acts.items():
+        wait_for(f"it is refused that {what}", partial(comes_to, act, "ValidatingAdmissionPolicy"), 30, report=False)
+    helm(installed, "uninstall", "penstock")
+    for what, act in acts.items():
+        wait_for(what, partial(comes_to, act, "taken"), 30, report=False)
 
 
 KINDS_OF_THE_CLUSTER = (

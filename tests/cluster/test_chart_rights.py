@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from penstock.api.names import PROBE_NAMESPACE
 from rig.api import Api
 from rig.controlplane import ControlPlane
 from rig.install import install_chart
@@ -18,7 +19,8 @@ Object = dict[str, Any]
 @pytest.fixture(scope="module")
 def settled() -> Iterator[ControlPlane]:
     with ControlPlane.start(kubelet=False, scheduler=False) as plane:
-        install_chart(plane, {"operator.replicas": 0, "capper.enabled": True})
+        wanted = {"capper.enabled": True, "decisionLog.volume.emptyDir": {}, "residency.verification.enabled": True}
+        install_chart(plane, wanted)
         yield plane
 
 
@@ -27,23 +29,36 @@ OPERATOR_EVERYWHERE = {
     "list,watch inferencepools.penstock.dev",
     "list,watch powerdomains.penstock.dev",
     "list,watch gpunodes.penstock.dev",
+    "list,watch residencypolicies.penstock.dev",
+    "list,watch jurisdictiongroups.penstock.dev",
+    "list,watch residencyexceptions.penstock.dev",
     "patch gpunodes.penstock.dev",
+    "patch gpunodes.penstock.dev/status",
     "patch inferencepools.penstock.dev/status",
     "patch powerdomains.penstock.dev/status",
+    "patch residencypolicies.penstock.dev/status",
+    "patch jurisdictiongroups.penstock.dev/status",
+    "patch residencyexceptions.penstock.dev/status",
     "list,watch nodes",
     "create pods/eviction",
     "patch nodes",
     "patch nodes/status",
     "list,watch replicasets.apps",
     "list,watch priorityclasses.scheduling.k8s.io",
-    "list,watch namespaces",
+    "list,watch resourceclaims.resource.k8s.io",
+    "list,patch,watch namespaces",
     "list,watch customresourcedefinitions.apiextensions.k8s.io",
     "delete,get,list,patch,watch pods",
     "create,list,patch,watch deployments.apps",
-    "create,get,patch services",
+    "create,get,list,patch,watch services",
     "create events.events.k8s.io",
 }
 LEASE = {"create leases.coordination.k8s.io", "get,update leases.coordination.k8s.io (penstock)"}
+DECISION_LOG = {"create configmaps", "get,update configmaps (penstock-decision-log)"}
+VERIFICATION = {"list,watch configmaps (penstock-verification)"}
+PROBES = ",".join(f"penstock:verify:{one}" for one in ("user", "namespace-admin", "kubelet", "scheduler", "lawful"))
+VERIFIER = {f"impersonate users ({PROBES})", "list nodes", "list residencypolicies.penstock.dev"}
+REPORT = {"create configmaps", "get,update configmaps (penstock-verification)"}
 CAPPER = {
     "list,watch gpunodes.penstock.dev",
     "list,watch nodes",
@@ -52,7 +67,12 @@ CAPPER = {
 AGENT = {"create,get gpunodes.penstock.dev", "patch gpunodes.penstock.dev/status", "get nodes"}
 BREAK_GLASS = {
     "get,list inferencepools.penstock.dev",
+    "list jurisdictiongroups.penstock.dev",
+    "list namespaces",
     "get,list,patch gpunodes.penstock.dev",
+    "delete gpunodes.penstock.dev",
+    "get,list,patch nodes",
+    "patch nodes/status",
     "get,list,patch pods",
     "get,list,patch deployments.apps",
     "get,list,patch replicasets.apps",
@@ -68,7 +88,20 @@ BREAK_GLASS = {
     ("identity", "namespace", "expected"),
     (
         pytest.param("penstock-operator", EVERYWHERE, OPERATOR_EVERYWHERE, id="the operator, in any namespace"),
-        pytest.param("penstock-operator", NAMESPACE, OPERATOR_EVERYWHERE | LEASE, id="the operator, in its own"),
+        pytest.param(
+            "penstock-operator",
+            NAMESPACE,
+            OPERATOR_EVERYWHERE | LEASE | DECISION_LOG | VERIFICATION,
+            id="the operator, in its own",
+        ),
+        pytest.param("penstock-verifier", EVERYWHERE, VERIFIER, id="the verifier, in any namespace"),
+        pytest.param("penstock-verifier", NAMESPACE, VERIFIER | REPORT, id="the verifier, in its own"),
+        pytest.param(
+            "penstock-verifier",
+            PROBE_NAMESPACE,
+            VERIFIER | {"create,delete,list pods"},
+            id="the verifier, where its probes are",
+        ),
         pytest.param("penstock-agent", EVERYWHERE, AGENT, id="an agent, in any namespace"),
         pytest.param("penstock-agent", NAMESPACE, AGENT, id="an agent, in its own"),
         pytest.param("penstock-capper", NAMESPACE, CAPPER, id="a capper, in its own namespace"),

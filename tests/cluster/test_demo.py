@@ -17,5 +17,5 @@ def test_the_story_is_played_to_its_end_and_measured() -> None:
     command = (sys.executable, "-m", "demo")
     played = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert played.returncode == 0, played.stdout[-6000:] + played.stderr[-4000:]
-    assert len(re.findall(r"^=== \d+\. ", played.stdout, flags=re.MULTILINE)) == 9
+    assert len(re.findall(r"^=== \d+\. ", played.stdout, flags=re.MULTILINE)) == 14
     assert "nan" not in played.stdout.rpartition("=== What was measured")[2]

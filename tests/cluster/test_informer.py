@@ -59,7 +59,7 @@ class Seen:
     names: set[str] = field(default_factory=set)
     puts: int = 0
 
-    def put(self, seen: wire.Versioned, _: float | None) -> None:
+    def put(self, seen: wire.Identified, _: float | None) -> None:
         self.puts += 1
         self.names.add(seen.metadata.name)
 
@@ -120,8 +120,8 @@ async def bench(cp: ControlPlane, ns: str, proxy: FaultProxy, identity: Path) ->
         resource="configmaps",
         path=path,
         query={"labelSelector": "app=informer"},
-        decode=msgspec.json.Decoder(wire.Versioned).decode,
-        key=lambda one: one.metadata.name,
+        read=msgspec.json.Decoder(wire.Identified).decode,
+        key=lambda one: one.name,
         put=seen.put,
         delete=seen.delete,
     )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from penstock.api.names import COUNTRY_LABEL, GATE, LEASE_NAME, LEFT_ANNOTATION
+from penstock.api.names import (
+    API_VERSION,
+    COUNTRY_LABEL,
+    GATE,
+    LEASE_NAME,
+    LEFT_ANNOTATION,
+    POWER_DEGRADED_CONDITION,
+)
 from penstock.core.manifests import Workload, deployment
 from penstock.core.model import PoolKey
 from rig.controlplane import ControlPlane
@@ -26,6 +34,7 @@ POOLS = "/apis/penstock.dev/v1alpha1/namespaces/search/inferencepools"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/search/deployments"
 REPLICA_SETS = "/apis/apps/v1/namespaces/search/replicasets"
 PODS = "/api/v1/namespaces/search/pods"
+GPU_NODES = f"/apis/{API_VERSION}/gpunodes"
 TEMPLATE = {"spec": {"containers": [{"name": "s", "image": "s", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]}}
 Object = dict[str, Any]
 
@@ -157,15 +166,70 @@ def test_an_adopted_owner_is_named_and_not_touched(left: Left) -> None:
     assert left.release("--check").returncode == 1
 
 
+def marked_nodes(cp: ControlPlane) -> None:
+    """A node with all that is ours and a label that is not; two more GPUNodes: one is reported to, one has caps."""
+    label = {"penstock.dev/gpu.power.limit.max": "700", "example.com/owner": "us"}
+    cp.api.patch("/api/v1/nodes/gpu-de", {"metadata": {"labels": label}})
+    condition = {"type": POWER_DEGRADED_CONDITION, "status": "True", "reason": "GPULost", "message": "GPU 0 is lost"}
+    path = "/api/v1/nodes/gpu-de/status"
+    cp.api.patch(path, {"status": {"conditions": [condition]}}, "strategic")
+    for name, heartbeat_seconds in (("gpu-de", 1), ("gpu-us", 300), ("capped", 1)):
+        metadata = {"name": name, "labels": {"made-by": "the-test"}}
+        cp.api.create(GPU_NODES, {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": metadata})
+        status = {"heartbeatSeconds": heartbeat_seconds, "sequence": 1}
+        cp.api.patch(f"{GPU_NODES}/{name}/status", {"status": status})
+    cap = {"uuid": "GPU-0", "watts": 400, "namespace": "search", "pod": "llama", "podUID": "u"}
+    rescuer = cp.api_as(cp.user("clara", ("penstock:break-glass",)))
+    rescuer.patch(f"{GPU_NODES}/capped", {"spec": {"caps": [cap]}})
+
+
+def on_node(cp: ControlPlane) -> tuple[set[str], set[str]]:
+    """Labels and conditions of the marked node."""
+    node = cp.api.get("/api/v1/nodes/gpu-de")
+    return set(node["metadata"]["labels"]), {one["type"] for one in node["status"]["conditions"]}
+
+
+def test_nothing_of_ours_stays_on_a_node_and_nothing_of_anybody_else_s_goes(left: Left) -> None:
+    plain = on_node(left.cp)
+    marked_nodes(left.cp)
+    assert on_node(left.cp)[1] == plain[1] | {POWER_DEGRADED_CONDITION}
+    time.sleep(4)  # three heartbeats of the silent agents are over
+    told = [line["says"] for line in objects(left.release("--check")) if line["object"] == "nodes"]
+    assert [one.partition(":")[0] for one in told] == [
+        "node/gpu-de",
+        "gpunode/capped",
+        "gpunode/gpu-de",
+        "gpunode/gpu-us",
+    ]
+    assert "--caps comes first" in told[1]
+    assert "once the agents are gone" in told[3]
+
+    answer = left.release("--nodes")
+
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    assert on_node(left.cp) == (plain[0] | {"example.com/owner"}, plain[1])
+    assert [line["object"] for line in objects(answer) if not line["done"]] == ["gpunode/capped", "gpunode/gpu-us"]
+    assert {one["metadata"]["name"] for one in left.cp.api.list(GPU_NODES)} == {"capped", "gpu-us"}
+    assert left.release("--caps").returncode == 0
+    left.cp.api.patch(f"{GPU_NODES}/gpu-us/status", {"status": {"heartbeatSeconds": 1, "sequence": 2}})
+    time.sleep(4)
+    assert left.release("--nodes").returncode == 0
+    assert left.cp.api.list(GPU_NODES) == []
+    again = left.release("--nodes")
+    assert (again.returncode, objects(again)) == (0, [])
+    assert not [line for line in objects(left.release("--check")) if line["object"] == "nodes"]
+
+
 def test_while_an_operator_leads_nothing_is_released_unless_forced(left: Left) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = {"holderIdentity": "op-1", "renewTime": now, "leaseDurationSeconds": 600, "leaseTransitions": 1}
     left.cp.api.create(LEASES, {"metadata": {"name": LEASE_NAME, "namespace": SYSTEM}, "spec": spec})
 
-    refused = left.release("--all")
-    assert refused.returncode == 1
-    assert "op-1 leads" in refused.stderr
-    assert "--replicas=0" in refused.stderr
+    for what in ("--all", "--nodes"):
+        refused = left.release(what)
+        assert refused.returncode == 1
+        assert "op-1 leads" in refused.stderr
+        assert "--replicas=0" in refused.stderr
     assert any(pod["spec"].get("schedulingGates") for pod in left.pods())
 
     assert left.release("--all", "--force").returncode == 0

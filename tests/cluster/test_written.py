@@ -134,7 +134,7 @@ async def test_a_deletion_that_kopf_never_saw_is_found_by_the_roster(watching: W
         listing = asyncio.create_task(roster.run())
         expected = {PoolKey("default", "unseen")}
         await watching.until("the ghost is gone", lambda: watching.state.pools.keys() == expected)
-        assert roster.synced.is_set()
+        await watching.until("it knows that nothing is missing", roster.synced.is_set)
         assert roster.age_seconds < CEILING_SECONDS
         listing.cancel()
         await asyncio.gather(listing, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Where the binaries cannot be had, cluster tests say so in one line; in CI that is a failure."""
+"""Where the binaries cannot be had, cluster tests fail and say so once, on a person's machine as in CI: none is skipped."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ TEST = "tests/cluster/rig/test_kubelet.py"
 MISSING = "not on this machine; run `python -m rig fetch`"
 
 
-@pytest.mark.parametrize(("ci", "code"), (("", 0), ("true", 1)))
-def test_cluster_tests_without_binaries(tmp_path: Path, ci: str, code: int) -> None:
+@pytest.mark.parametrize("ci", ("", "true"))
+def test_cluster_tests_without_binaries_fail_and_name_the_remedy(tmp_path: Path, ci: str) -> None:
     environ = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "CI": ci}
     outcome = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TEST],
@@ -24,6 +24,7 @@ def test_cluster_tests_without_binaries(tmp_path: Path, ci: str, code: int) -> N
         check=False,
     )
     printed = outcome.stdout + outcome.stderr
-    assert outcome.returncode == code, printed
+    assert outcome.returncode == 1, printed
+    assert "cluster tests cannot run" in printed
     assert printed.count(MISSING) == 1
-    assert ("cluster tests cannot run" in printed) is bool(ci)
+    assert "skipped" not in printed

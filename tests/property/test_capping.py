@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 import builders as a
-from penstock.core.cappable import Asked, Cappable, cappable
-from penstock.core.capping import CapPlan, Need, Room, plan_caps
-from penstock.core.fleet import Fleet
+from histories import HISTORIES, over_histories
 from penstock.core.model import Capper, CapperMode, Gpu, PlacementRules, Pod, PodGpus, PoolKey, Telemetry
+from penstock.core.placement.fleet import Fleet
+from penstock.core.power.cappable import Asked, Cappable, cappable
+from penstock.core.power.capping import CapPlan, Need, Room, plan_caps
 
-HISTORIES = int(os.environ.get("PENSTOCK_HISTORIES", "3000" if os.environ.get("CI") else "500"))
 ROWS = ("row-a", "row-b")
 STEP_WATTS = 5.0
 POOLS = {
@@ -81,8 +80,9 @@ def asked_of(found: Fleet, levels: dict[int, float], age_seconds: float) -> dict
     return {one.pod.uid: Asked(levels[at], a.NOW_AT - age_seconds) for at, one in enumerate(able) if at in levels}
 
 
-@settings(max_examples=HISTORIES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(found=houses(), needs=NEEDS, rooms=ROOMS, levels=LEVELS, age_seconds=st.sampled_from((1.0, 40.0)))
+@over_histories(
+    HISTORIES // 3, found=houses(), needs=NEEDS, rooms=ROOMS, levels=LEVELS, age_seconds=st.sampled_from((1.0, 40.0))
+)
 def test_every_plan_keeps_the_rules_of_the_caps(
     found: Fleet, needs: dict[str, Need], rooms: dict[str, Room], levels: dict[int, float], age_seconds: float
 ) -> None:
@@ -106,8 +106,7 @@ def test_every_plan_keeps_the_rules_of_the_caps(
     assert planned(found, asked, needs, rooms)[1] == plan, "one picture, one plan"
 
 
-@settings(max_examples=HISTORIES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(found=houses(), watts=st.sampled_from((100.0, 700.0, 2500.0)))
+@over_histories(HISTORIES // 3, found=houses(), watts=st.sampled_from((100.0, 700.0, 2500.0)))
 def test_a_higher_priority_gives_only_what_every_lower_one_cannot(found: Fleet, watts: float) -> None:
     able, plan = planned(found, {}, {"site": Need(watts)}, {})
     acting = [one for one in able if any(gpu.obeys for gpu in one.gpus)]
@@ -118,8 +117,7 @@ def test_a_higher_priority_gives_only_what_every_lower_one_cannot(found: Fleet, 
             assert given_all, (lower.pod.name, higher.pod.name)
 
 
-@settings(max_examples=HISTORIES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(found=houses(), watts=st.sampled_from((100.0, 700.0, 2500.0)))
+@over_histories(HISTORIES // 3, found=houses(), watts=st.sampled_from((100.0, 700.0, 2500.0)))
 def test_carrying_a_plan_out_leaves_nothing_to_do(found: Fleet, watts: float) -> None:
     needs = {"site": Need(watts)}
     able, plan = planned(found, {}, needs, {})
@@ -141,7 +139,9 @@ def obeyed(found: Fleet, plan: CapPlan) -> Fleet:
         assert told is not None
         acts = told.capper is not None and told.capper.mode is CapperMode.ENFORCE
         gpus = tuple(
-            replace(gpu, limit_watts=min(gpu.limit_watts or 0, watts), power_watts=min(gpu.power_watts or 0, watts))
+            structs.replace(
+                gpu, limit_watts=min(gpu.limit_watts or 0, watts), power_watts=min(gpu.power_watts or 0, watts)
+            )
             if acts and (watts := level.get(gpu.uuid))
             else gpu
             for gpu in told.gpus

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import builders as a
-from penstock.core import book
-from penstock.core.fleet import Fleet
+from histories import HISTORIES, over_histories
 from penstock.core.model import Gpu, Guarantee, Phase, PlacementRules, Pod, PodGpus, Telemetry
-from penstock.core.power import booked
+from penstock.core.placement.fleet import Fleet
+from penstock.core.power import book
+from penstock.core.power.node_watts import booked
 
-HISTORIES = int(os.environ.get("PENSTOCK_HISTORIES", "200"))
 LIMITS = (300.0, 400.0, 550.0, 700.0)
 WATTS = st.sampled_from((60.0, 80.0, 114.0, 290.0, 420.0, 650.0))
 DECLARED_WATTS = 8 * 650.0
@@ -63,8 +61,7 @@ def committed(found: Fleet) -> float:
     return account.committed_watts
 
 
-@settings(max_examples=HISTORIES, deadline=None)
-@given(scenes())
+@over_histories(HISTORIES // 2, scene=scenes())
 def test_no_gpu_is_charged_less_than_it_draws_and_no_pod_less_than_it_reserves(
     scene: tuple[tuple[Gpu, ...], list[tuple[Pod, PodGpus | None]], Guarantee],
 ) -> None:
@@ -79,8 +76,7 @@ def test_no_gpu_is_charged_less_than_it_draws_and_no_pod_less_than_it_reserves(
     assert all(before <= after for before, after in pairwise(row.power.unstarted_watts))
 
 
-@settings(max_examples=HISTORIES, deadline=None)
-@given(scenes(), st.data())
+@over_histories(HISTORIES // 2, scene=scenes(), data=st.data())
 def test_a_replica_never_costs_more_than_was_reserved_for_it_wherever_the_kubelet_puts_it(
     scene: tuple[tuple[Gpu, ...], list[tuple[Pod, PodGpus | None]], Guarantee], data: st.DataObject
 ) -> None:

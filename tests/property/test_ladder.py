@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import given
 from hypothesis import strategies as st
 
+from histories import HISTORIES, over_histories
 from penstock.api.powerdomain import Ladder
-from penstock.core.ladder import LadderState, Reading, Stage, climb
+from penstock.core.power.ladder import LadderState, Reading, Stage, climb
 
 BUDGET_WATTS = 10_000.0
 LADDER = Ladder()
@@ -40,7 +40,12 @@ def _stages(percents: Sequence[float], trimmable_watts: float) -> list[Stage]:
     return found
 
 
-@given(PERCENTS, st.integers(min_value=0, max_value=20), st.sampled_from((0.0, 500.0, 5_000.0)))
+@over_histories(
+    HISTORIES // 3,
+    steps=PERCENTS,
+    more=st.integers(min_value=0, max_value=20),
+    trimmable_watts=st.sampled_from((0.0, 500.0, 5_000.0)),
+)
 def test_more_pressure_never_means_a_lower_stage(
     steps: Sequence[tuple[int, int]], more: int, trimmable_watts: float
 ) -> None:
@@ -49,7 +54,7 @@ def test_more_pressure_never_means_a_lower_stage(
     assert all(one.height <= other.height for one, other in zip(lower, higher, strict=True))
 
 
-@given(PERCENTS, st.sampled_from((0.0, 500.0, 5_000.0)))
+@over_histories(HISTORIES // 3, steps=PERCENTS, trimmable_watts=st.sampled_from((0.0, 500.0, 5_000.0)))
 def test_it_comes_down_one_rung_at_a_time_and_in_the_end_altogether(
     steps: Sequence[tuple[int, int]], trimmable_watts: float
 ) -> None:
@@ -59,7 +64,11 @@ def test_it_comes_down_one_rung_at_a_time_and_in_the_end_altogether(
     assert found[-1] is Stage.ADMIT
 
 
-@given(st.integers(min_value=1, max_value=59), st.integers(min_value=1, max_value=59))
+@over_histories(
+    HISTORIES // 3,
+    cut_seconds=st.integers(min_value=1, max_value=59),
+    whole_seconds=st.integers(min_value=1, max_value=59),
+)
 def test_a_budget_cut_and_restored_in_turn_does_not_flap(cut_seconds: int, whole_seconds: int) -> None:
     """Once up it stays up while the cuts come back sooner than the exit of hold asks for."""
     swing = [*([101.0] * cut_seconds), *([70.0] * whole_seconds)]

@@ -7,7 +7,7 @@ their limit allow, kubelets that end a pod after its grace, cappers that obey, a
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -22,15 +22,15 @@ from penstock.api.powerdomain import PowerDomainSpec
 from penstock.cluster.objects import DomainObject, PoolObject
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import Acts
-from penstock.control.capping import Capping
-from penstock.control.deeds import Deeds
-from penstock.control.ladder import Ladders
 from penstock.control.picture import Picture
-from penstock.control.shedding import Shedder
-from penstock.core import placement
-from penstock.core.budget import watts_at
+from penstock.control.power.capping import Capping
+from penstock.control.power.deeds import Deeds
+from penstock.control.power.ladder import Ladders
+from penstock.control.power.shedding import Shedder
 from penstock.core.model import Cap, CappedGpu, Capper, CapperMode, Gpu, Owner, Phase, Pod, PodGpus, PoolKey, Telemetry
+from penstock.core.placement import choice as placement
 from penstock.core.pool import replicas
+from penstock.core.power.budget import watts_at
 from penstock.metrics import Metrics
 from penstock.sim import curves
 
@@ -107,8 +107,8 @@ class Site:
         listener: Any = SimpleNamespace(post=lambda *_: None)
         acts = Acts(api, self.state, self.metrics, lambda: None)
         deeds = Deeds(self.state, listener, self.metrics)
-        capping = Capping(self.state, acts, _at_once, lambda: "test/1")
-        self.ladders = Ladders(self.state, deeds, Shedder(self.state, acts, _at_once, deeds), capping)
+        capping = Capping(self.state, acts, a.runs_at_once, lambda: "test/1")
+        self.ladders = Ladders(self.state, deeds, Shedder(self.state, acts, a.runs_at_once, deeds), capping)
         self._build()
 
     # ------------------------------------------------------------------------------------------- what the site is
@@ -133,11 +133,11 @@ class Site:
             },
         }
         domain = PowerDomainSpec.model_validate(spec)
-        self.state.put_domain(DomainObject("site", "uid-site", 1, "1", domain))
+        self.state.written_domains.put(DomainObject("site", "uid-site", 1, "1", domain))
         for key, number in REPLICAS.items():
             power = {"minCapWatts": CAPPED_TO_WATTS} if self.capped and key == BATCH else {}
             pool = InferencePoolSpec.model_validate({"disruption": {"maxUnavailable": 8}, "power": power})
-            self.state.put_pool(PoolObject(key, f"uid-{key.name}", 1, "1", pool))
+            self.state.written_pools.put(PoolObject(key, f"uid-{key.name}", 1, "1", pool))
             for _ in range(number):
                 self._make_pod(key)
 
@@ -237,7 +237,7 @@ class Site:
             for key, pool in self.picture.pools.items()
             for one in replicas(pool, self.picture.rolls[key], frozenset(), self.ladders.shedder.waiting_of(key))
         ]
-        plan = placement.plan(self.picture.fleet, waiting, (), self.now_time, self.ladders.held)
+        plan = placement.plan(self.picture.fleet, waiting, (), self.now_time, self.ladders.held, owed=self.ladders.owed)
         for one in plan.decisions:
             self.state.assume(one.replica.pod_uid, one.node)
         self.ladders.shedder.placed(plan.decisions)
@@ -275,12 +275,6 @@ class Site:
 
     def running(self, key: PoolKey) -> set[str]:
         return {one.uid for one in self.state.pods_by_pool[key].values() if one.node and not one.terminating}
-
-
-def _at_once(work: Coroutine[Any, Any, Any]) -> None:
-    """Nothing here waits, so a task has ended when it has begun."""
-    with pytest.raises(StopIteration):
-        work.send(None)
 
 
 def until(site: Site, moment: float) -> Iterator[Site]:

@@ -12,13 +12,15 @@ from pydantic_core import PydanticUndefined
 
 from penstock import settings
 from penstock.api import names
+from penstock.core.residency.enforcement import LAYERS
+from penstock.core.residency.trying import policy_of
 
 CHART = Path(__file__).parents[2] / "charts" / "penstock"
 TEMPLATES = "\n".join(path.read_text() for path in sorted(CHART.glob("templates/**/*.*")))
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
-FREE_FORM = {"resources", "nodeSelector", "tolerations", "pullSecrets"}
+FREE_FORM = {"resources", "nodeSelector", "tolerations", "pullSecrets", "volume", "regions"}
 """Values whose inside is a Kubernetes object that the templates copy whole."""
 
 NOT_THE_CHARTS = {"kubeconfig", "context", "identity"}
@@ -63,6 +65,8 @@ def test_each_value_is_explained_by_the_comment_above_it() -> None:
 
 def closed(schema: dict[str, Any], values: dict[str, Any], where: str = "values") -> Iterator[str]:
     """What the schema and the values disagree on, and each object that the schema leaves open or empty."""
+    if "$ref" in schema:
+        schema = SCHEMA["definitions"][schema["$ref"].removeprefix("#/definitions/")]
     if schema.get("additionalProperties") is not False:
         yield f"{where} takes keys that nobody reads"
     known = {name for name in schema["properties"] if name != "global"}
@@ -89,6 +93,7 @@ def environment(template: str) -> dict[str, str]:
         ("operator/deployment.yaml", settings.Settings),
         ("agent/daemonset.yaml", settings.AgentSettings),
         ("capper/daemonset.yaml", settings.CapperSettings),
+        ("verification/_helpers.tpl", settings.VerifierSettings),
     ),
 )
 def test_the_environment_that_a_template_sets_is_what_the_program_reads(template: str, kind: Any) -> None:
@@ -102,6 +107,7 @@ def given_values() -> Iterator[tuple[str, str, Any]]:
         ("operator/deployment.yaml", settings.Settings, "operator."),
         ("agent/daemonset.yaml", settings.AgentSettings, "agent."),
         ("capper/daemonset.yaml", settings.CapperSettings, "capper."),
+        ("verification/_helpers.tpl", settings.VerifierSettings, ""),
     ):
         for variable, expression in environment(template).items():
             field = variable.removeprefix(settings.PREFIX).lower()
@@ -119,10 +125,37 @@ def test_the_chart_and_the_program_have_the_same_defaults() -> None:
 
 
 def test_the_templates_spell_every_name_as_the_program_does() -> None:
-    spelled = set(re.findall(r"penstock\.dev[\w.-]*/[\w-]+", TEMPLATES))
+    spelled = set(re.findall(r"(?:[\w-]+\.)*penstock\.dev[\w.-]*/[\w-]+", TEMPLATES))
     known = {value for name, value in vars(names).items() if name.isupper()}
     assert spelled <= known
     assert {names.GATE, names.POOL_LABEL, names.FENCE_ANNOTATION} <= spelled
+
+
+NOT_TRIED = {"residency-doubts"}
+"""Policies of residency that `penstock verify` does not try: an update of a GPUNode takes a real one."""
+
+
+@pytest.mark.parametrize(
+    "said",
+    (
+        names.DEVICE_ANNOTATION,
+        names.DEVICE_CLASS_RESOURCE_PREFIX,
+        names.VISIBLE_DEVICES_VARIABLE,
+        names.VISIBLE_DEVICES_MOUNT,
+    ),
+)
+def test_what_reaches_for_devices_is_the_same_to_the_api_server_and_to_the_program(said: str) -> None:
+    assert re.search(f"['\"]{re.escape(said)}['\"]", TEMPLATES)
+
+
+def test_each_policy_that_residency_rests_on_is_a_layer_that_is_tried() -> None:
+    files = (*CHART.glob("templates/admission/*-policy.yaml"), *CHART.glob("templates/verification/*-policy.yaml"))
+    found = {
+        name
+        for file in files
+        for name in re.findall(r"Release\.Name \}\}-((?:residency|verification)-\w+)", file.read_text())
+    }
+    assert found - NOT_TRIED == {policy_of(layer) for layer in LAYERS} - {"gate"}
 
 
 def test_the_lease_of_the_fence_is_the_lease_that_the_operator_holds() -> None:
@@ -130,3 +163,8 @@ def test_the_lease_of_the_fence_is_the_lease_that_the_operator_holds() -> None:
     role = (CHART / "templates/operator/role.yaml").read_text()
     assert f"name: {names.LEASE_NAME}\n    namespace: {{{{ .Release.Namespace }}}}" in binding
     assert f"resourceNames: [{names.LEASE_NAME}]" in role
+
+
+def test_the_schema_takes_no_heartbeat_that_the_program_refuses() -> None:
+    bounds = {SCHEMA["properties"][one]["properties"]["heartbeatSeconds"]["maximum"] for one in ("agent", "capper")}
+    assert bounds == {names.LONGEST_HEARTBEAT_SECONDS}

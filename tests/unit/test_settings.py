@@ -1,12 +1,17 @@
 """Settings are read once, from the environment, and a wrong one is named."""
 
+import json
 import os
 
 import pytest
 from pydantic import ValidationError
 
+from penstock.api.gpunode import CapperReading, GPUNodeStatus
+from penstock.api.names import LONGEST_HEARTBEAT_SECONDS
+from penstock.cluster import wire
+from penstock.cluster.parse.telemetry import hear
 from penstock.errors import InvalidInput
-from penstock.settings import AgentSettings, Settings, read
+from penstock.settings import AgentSettings, CapperSettings, Settings, read
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +55,16 @@ WRONG = {
     "a second source without a place": ("PENSTOCK_TELEMETRY_SOURCE", "Prometheus", "prometheus_url must say where"),
     "a source that does not exist": ("PENSTOCK_TELEMETRY_SOURCE", "Both", "PENSTOCK_TELEMETRY_SOURCE: 'Both'"),
     "a Prometheus that is no URL": ("PENSTOCK_PROMETHEUS_URL", "prometheus:9090", "PENSTOCK_PROMETHEUS_URL"),
+    "a list that is no JSON": ("PENSTOCK_CLEARANCES", "Low,High", "PENSTOCK_CLEARANCES: 'Low,High': .*as JSON"),
+    "a list of one word": ("PENSTOCK_EXEMPT_NAMESPACES", "gpu", "PENSTOCK_EXEMPT_NAMESPACES: 'gpu': .*as JSON"),
+    "a table that is no JSON": ("PENSTOCK_REGIONS", "hall-7: DE", "PENSTOCK_REGIONS: 'hall-7: DE': .*as JSON"),
+    "a prefix that every resource begins with": (
+        "PENSTOCK_GPU_RESOURCES",
+        '[""]',
+        r"PENSTOCK_GPU_RESOURCES.*should match pattern",
+    ),
+    "a prefix that no resource begins with": ("PENSTOCK_GPU_RESOURCES", '["nVidia.com/"]', "should match pattern"),
+    "a table where a list belongs": ("PENSTOCK_GPU_RESOURCES", '{"a": 1}', "PENSTOCK_GPU_RESOURCES: .*valid list"),
     "a lease shorter than its renewal": ("PENSTOCK_LEASE_SECONDS", "9", r"renew_seconds \(10\) < lease_seconds \(9\)"),
 }
 
@@ -72,3 +87,25 @@ def test_an_agent_needs_nothing_but_its_node(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PENSTOCK_NODE_NAME", "gpu-1")
     settings = read(AgentSettings)
     assert (settings.node_name, settings.heartbeat_seconds, settings.sample_seconds) == ("gpu-1", 10, 1)
+
+
+@pytest.mark.parametrize("kind", (AgentSettings, CapperSettings))
+def test_no_process_can_be_set_to_a_heartbeat_that_the_operator_does_not_believe(
+    monkeypatch: pytest.MonkeyPatch, kind: type[AgentSettings | CapperSettings]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_NODE_NAME", "gpu-1")
+    monkeypatch.setenv("PENSTOCK_HEARTBEAT_SECONDS", str(LONGEST_HEARTBEAT_SECONDS))
+    assert read(kind).heartbeat_seconds == LONGEST_HEARTBEAT_SECONDS
+    monkeypatch.setenv("PENSTOCK_HEARTBEAT_SECONDS", str(LONGEST_HEARTBEAT_SECONDS + 1))
+    with pytest.raises(InvalidInput, match="PENSTOCK_HEARTBEAT_SECONDS"):
+        read(kind)
+
+
+def test_the_longest_heartbeat_is_the_same_for_who_reports_who_stores_and_who_believes() -> None:
+    schema = (GPUNodeStatus.model_json_schema()["properties"], CapperReading.model_json_schema()["properties"])
+    assert f'"maximum": {LONGEST_HEARTBEAT_SECONDS}' in json.dumps(schema[0]["heartbeatSeconds"])
+    assert schema[1]["heartbeatSeconds"]["maximum"] == LONGEST_HEARTBEAT_SECONDS
+    for over, believed in ((0.0, True), (1.0, False)):
+        status = wire.GpuNodeStatus(heartbeatSeconds=LONGEST_HEARTBEAT_SECONDS + over, sequence=1)
+        seen = wire.GpuNode(metadata=wire.WrittenMetadata(name="gpu-1"), status=status)
+        assert (hear(seen, None, 0.0, None).telemetry.contradiction == "") is believed

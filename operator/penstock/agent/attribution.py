@@ -8,6 +8,7 @@ that pods and idle watts add up to what the node's GPUs draw.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from types import MappingProxyType
 from penstock.agent.podresources import Allocation, Device, PodName
 
 SLICES_OF_A_GPU = 7
+_PROFILE = re.compile(r"-mig-([1-9])g\d")
 IN_USE_ACTIVITY_PERCENT = 5.0
 IN_USE_MEMORY_BYTES = 256 * 2**20
 """Less than any CUDA context takes."""
@@ -55,7 +57,7 @@ class MeasuredGpu:
     """What one GPU draws and does. None: not known. `idle_watts` is what it draws with nothing to do."""
 
     uuid: str
-    index: int
+    minor: int | None
     watts: float | None = None
     idle_watts: float = 0.0
     energy_joules: float | None = None
@@ -120,11 +122,11 @@ def attribute(gpus: Sequence[MeasuredGpu], allocations: Iterable[Allocation]) ->
 def _by_gpu(gpus: Sequence[MeasuredGpu], allocations: Iterable[Allocation]) -> Mapping[str, list[_Holding]]:
     """By the UUID of the whole GPU. A device that NVML does not show explains no watts."""
     parents = {gpu.uuid: gpu.uuid for gpu in gpus} | {part.uuid: gpu.uuid for gpu in gpus for part in gpu.parts}
-    by_index = {gpu.index: gpu.uuid for gpu in gpus}
+    by_minor = {gpu.minor: gpu.uuid for gpu in gpus if gpu.minor is not None}
     held: dict[str, list[_Holding]] = defaultdict(list)
     for allocation in allocations:
         for device in allocation.devices:
-            parent = parents.get(device.uuid) if device.uuid else by_index.get(device.index)
+            parent = parents.get(device.uuid) if device.uuid else by_minor.get(device.minor)
             if parent is not None:
                 held[parent].append(_Holding(allocation.pod, device))
     return held
@@ -167,7 +169,12 @@ def _shares_of_parts(gpu: MeasuredGpu, held: Sequence[_Holding]) -> Iterator[tup
 
 
 def _slices(device: Device) -> int:
-    """From DRA's name `gpu-<minor>-mig-<profile>-<start>-<memory slices>`: the last, of eight."""
+    """From the driver's name: `gpu-<minor>-mig-<slices>g<memory>gb-<profile>-<start>`.
+
+    Of older drivers `gpu-<minor>-mig-<profile>-<start>-<memory slices>`: the last, of eight.
+    """
+    if profile := _PROFILE.search(device.mig):
+        return min(int(profile[1]), SLICES_OF_A_GPU)
     size = device.mig.rpartition("-")[2]
     return min(int(size), SLICES_OF_A_GPU) if size.isdecimal() and int(size) else 1
 

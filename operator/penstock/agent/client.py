@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from types import TracebackType
@@ -12,8 +13,11 @@ import aiohttp
 import msgspec
 
 from penstock.agent.access import Access
+from penstock.api import skew
 from penstock.api.names import AGENT_MANAGER, API_VERSION, GROUP, VERSION
 from penstock.errors import ApiError, Forbidden, NotFound, TooManyRequests
+
+logger = logging.getLogger(__name__)
 
 GPU_NODES = f"/apis/{GROUP}/{VERSION}/gpunodes"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -30,10 +34,11 @@ class _Refusal(msgspec.Struct):
 
 
 class _Metadata(msgspec.Struct):
+    uid: str = ""
     labels: dict[str, str] | None = None
 
 
-class _Labelled(msgspec.Struct):
+class _Node(msgspec.Struct):
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
 
@@ -67,6 +72,7 @@ class ApiSession:
     def __init__(self, access: Access, field_manager: str, connections: int = 2) -> None:
         self._access = access
         self._field_manager = field_manager
+        self._pruned: set[str] = set()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, ssl=access.tls or True), timeout=_TIMEOUT
         )
@@ -86,6 +92,14 @@ class ApiSession:
         url = f"{self._access.server}{path}"
         async with self._session.request(method, url, data=body, headers=headers, params=parameters) as answer:
             await refuse(answer)
+            self._tell_pruned(path, answer.headers.getall("Warning", ()))
+
+    def _tell_pruned(self, path: str, warnings: Iterable[str]) -> None:
+        """Of every report that lost a field only the first says so."""
+        news = [field for field in skew.pruned_fields(warnings) if field not in self._pruned]
+        if news:
+            self._pruned.update(news)
+            logger.warning("a write lost fields", extra={"path": path, "why": skew.told("gpunodes", news)})
 
     async def read(self, path: str, accept: str = "application/json") -> bytes:
         """One object, as the server writes it."""
@@ -108,8 +122,11 @@ class GPUNodeClient(ApiSession):
 
     async def node_labels(self) -> Mapping[str, str]:
         """Labels of the agent's own node, from the API server's cache."""
-        node = await self.read(f"/api/v1/nodes/{self._node_name}?resourceVersion=0", _METADATA_ONLY)
-        return msgspec.json.decode(node, type=_Labelled).metadata.labels or {}
+        return (await self._node("?resourceVersion=0")).labels or {}
+
+    async def _node(self, query: str = "") -> _Metadata:
+        node = await self.read(f"/api/v1/nodes/{self._node_name}{query}", _METADATA_ONLY)
+        return msgspec.json.decode(node, type=_Node).metadata
 
     async def reported_gpus(self) -> Sequence[ReportedGpu]:
         """What this node's agent reported last; nothing where none has."""
@@ -120,7 +137,10 @@ class GPUNodeClient(ApiSession):
         return msgspec.json.decode(node, type=_Reported).status.gpus or ()
 
     async def publish(self, patch: bytes) -> None:
-        """Merge `patch` into `/status`; an object that is not there is made first."""
+        """Merge `patch` into `/status`; an object that is not there is made first.
+
+        Raises NotFound where the node itself is gone: nobody would ever take away what was written of it.
+        """
         try:
             await self._patch_status(patch)
         except NotFound:
@@ -133,7 +153,14 @@ class GPUNodeClient(ApiSession):
     async def _create(self) -> None:
         # The label is what makes the API server keep record of who writes when: of an object that is born with
         # nothing but a name it keeps none (tried), and after a restart the operator could not tell a report's age.
-        metadata = {"name": self._node_name, "labels": {"app.kubernetes.io/managed-by": AGENT_MANAGER}}
+        metadata = {
+            "name": self._node_name,
+            "labels": {"app.kubernetes.io/managed-by": AGENT_MANAGER},
+            # With its Node the garbage collector takes it away, whether any of us is left or not.
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Node", "name": self._node_name, "uid": (await self._node()).uid}
+            ],
+        }
         node = {"apiVersion": API_VERSION, "kind": "GPUNode", "metadata": metadata}
         try:
             await self.send("POST", GPU_NODES, msgspec.json.encode(node))
@@ -157,4 +184,6 @@ def _error(status: int, text: bytes, retry_after: str) -> ApiError:
         seconds = float(retry_after) if retry_after.isdecimal() else _DEFAULT_RETRY_AFTER_SECONDS
         return TooManyRequests(status, refusal.reason, refusal.message, seconds)
     kinds: dict[int, type[ApiError]] = {HTTPStatus.NOT_FOUND: NotFound, HTTPStatus.FORBIDDEN: Forbidden}
-    return kinds.get(status, ApiError)(status, refusal.reason, refusal.message)
+    lacking = skew.undeclared(refusal.message)
+    message = f"{skew.told('gpunodes', lacking)}: {refusal.message}" if lacking else refusal.message
+    return kinds.get(status, ApiError)(status, refusal.reason, message)

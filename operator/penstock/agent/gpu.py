@@ -127,6 +127,7 @@ class Gpu:
             maximum_limit_watts=_thousandth(maximum),
             minimum_limit_watts=_thousandth(minimum),
             default_limit_watts=_thousandth(default),
+            minor=self._calls.ask("minor number", pynvml.nvmlDeviceGetMinorNumber),
         )
 
     def _read_range(self) -> tuple[float | None, float | None, float | None]:

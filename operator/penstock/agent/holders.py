@@ -15,6 +15,8 @@ from penstock.agent.report import GpuStatus, PodStatus
 UNEXPLAINED_SECONDS = 5.0
 """A GPU that works for so long though no pod holds it is in use by somebody else: longer than activity lags behind."""
 
+MOST_CLAIMS = 64
+"""As many as the status holds."""
 
 Processes = Mapping[str, tuple[tuple[int, float], ...]]
 """By the UUID of a GPU: process id on the host, percent of its SMs."""
@@ -63,9 +65,22 @@ class Holders:
         self._in_use: set[str] = set()
         self._unexplained_since: dict[str, float] = {}
 
-    def report(self, gpus: Sequence[GpuStatus], now: float, processes: Processes = MappingProxyType({})) -> PodsReport:
-        """At `now` in monotonic seconds; `processes` by the UUID of their GPU."""
-        measured = [self._measured(gpu, processes.get(gpu.uuid, ())) for gpu in gpus]
+    def report(
+        self,
+        gpus: Sequence[GpuStatus],
+        now: float,
+        processes: Processes = MappingProxyType({}),
+        minors: Mapping[str, int] = MappingProxyType({}),
+    ) -> PodsReport:
+        """At `now` in monotonic seconds; `processes` and `minors` by the UUID of their GPU.
+
+        A GPU that does not tell its minor number is taken for the one of its index, unless another tells that one.
+        """
+        told = frozenset(minors.values())
+        assumed = {gpu.uuid: gpu.index for gpu in gpus if gpu.index not in told}
+        measured = [
+            self._measured(gpu, processes.get(gpu.uuid, ()), {**assumed, **minors}.get(gpu.uuid)) for gpu in gpus
+        ]
         if self._host_pods:
             self._host_pods.keep(pid for each in processes.values() for pid, _ in each)
         if self._resources is None:
@@ -82,15 +97,16 @@ class Holders:
         self._owned_by(found.owners, now)
         joules = self._energy.add(measured, found, now)
         unexplained = self._unexplained(found.unallocated_in_use, self._resources.listed_at, now)
-        pods = tuple(_pod_status(pod, shares, joules[pod]) for pod, shares in found.pods.items())
+        claims = {one.pod: one.claims for one in held}
+        pods = tuple(_pod_status(pod, shares, joules[pod], claims[pod]) for pod, shares in found.pods.items())
         return PodsReport("Read", pods, round(found.idle_watts, 1), unexplained)
 
-    def _measured(self, gpu: GpuStatus, processes: Sequence[tuple[int, float]]) -> MeasuredGpu:
+    def _measured(self, gpu: GpuStatus, processes: Sequence[tuple[int, float]], minor: int | None) -> MeasuredGpu:
         # Whose they are matters only where there are several.
         told = self._host_pods if len(processes) > 1 else None
         return MeasuredGpu(
             uuid=gpu.uuid,
-            index=gpu.index,
+            minor=minor,
             watts=gpu.power_watts,
             idle_watts=self._idle.watts(gpu.uuid, gpu.power_watts, gpu.maximum_limit_watts),
             energy_joules=gpu.energy_joules,
@@ -112,13 +128,14 @@ class Holders:
         )
 
 
-def _pod_status(pod: PodName, shares: Sequence[PodShare], joules: float) -> PodStatus:
+def _pod_status(pod: PodName, shares: Sequence[PodShare], joules: float, claims: tuple[str, ...]) -> PodStatus:
     watts = _known([share.watts for share in shares])
     activity = _known([share.activity_percent for share in shares])
     return PodStatus(
         namespace=pod.namespace,
         name=pod.name,
         devices=tuple(sorted({share.device for share in shares})),
+        claims=claims[:MOST_CLAIMS],
         shared=any(share.shared for share in shares),
         watts=None if watts is None else round(sum(watts), 1),
         energy_joules=round(joules, 1),

@@ -37,6 +37,8 @@ DEVICE_PLUGIN_PREFIX = "nvidia.com/"
 DRA_DRIVER = "gpu.nvidia.com"
 _REPLICA = "::"
 _DRA_DEVICE = re.compile(r"gpu-(?P<minor>\d+)(?P<mig>-mig-.+)?")
+_CDI_DEVICE = re.compile(r"(?:[\w.-]+\.)?nvidia\.com/[\w.-]+=(?P<uuid>(?:GPU|MIG)-.+)")
+"""A CDI device that is named by its UUID, as NVIDIA's container toolkit does; its DRA driver names it as the claim."""
 _CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -53,40 +55,51 @@ class PodName:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Device:
-    """A GPU or a MIG device, by its UUID or, where DRA gave it out, by the GPU's index on the node.
+    """A GPU or a MIG device, by its UUID or, where DRA gave it out, by the minor number of the GPU's device file.
 
     `mig` is DRA's name of a MIG device, which tells its parent but not its UUID.
     """
 
     uuid: str = ""
-    index: int = -1
+    minor: int = -1
     mig: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What one pod holds, over all its containers, sorted and each device once."""
+    """What one pod holds, over all its containers, sorted and each device once.
+
+    `claims` are the ResourceClaims, `namespace/name`, through which it holds some of them.
+    """
 
     pod: PodName
     devices: tuple[Device, ...]
+    claims: tuple[str, ...] = ()
 
 
 def allocations(listed: ListPodResourcesResponse) -> tuple[Allocation, ...]:
     """The pods that hold GPUs, sorted. A pod that is listed twice counts once, with everything that it holds."""
-    held: dict[PodName, set[Device]] = {}
+    held: dict[PodName, set[tuple[Device, str]]] = {}
     for pod in listed.pod_resources:
-        devices = {device for container in pod.containers for device in _devices(container)}
-        if devices:
-            held.setdefault(PodName(pod.namespace, pod.name), set()).update(devices)
-    return tuple(Allocation(pod, tuple(sorted(devices))) for pod, devices in sorted(held.items()))
+        found = {one for container in pod.containers for one in _devices(container)}
+        if found:
+            held.setdefault(PodName(pod.namespace, pod.name), set()).update(found)
+    return tuple(_allocation(pod, found) for pod, found in sorted(held.items()))
 
 
-def _devices(container: ContainerResources) -> Iterator[Device]:
+def _allocation(pod: PodName, found: set[tuple[Device, str]]) -> Allocation:
+    devices, claims = {device for device, _ in found}, {claim for _, claim in found if claim}
+    return Allocation(pod, tuple(sorted(devices)), tuple(sorted(claims)))
+
+
+def _devices(container: ContainerResources) -> Iterator[tuple[Device, str]]:
+    """Each device with the claim that it was given through, if one was."""
     for given in container.devices:
         if given.resource_name.startswith(DEVICE_PLUGIN_PREFIX):
-            yield from (device for one in given.device_ids if (device := _plugin_device(one)))
+            yield from ((device, "") for one in given.device_ids if (device := _plugin_device(one)))
     for claimed in container.dynamic_resources:
-        yield from (device for one in claimed.claim_resources if (device := _claimed_device(one)))
+        claim = f"{claimed.claim_namespace}/{claimed.claim_name}"
+        yield from ((device, claim) for one in claimed.claim_resources if (device := _claimed_device(one)))
 
 
 def _plugin_device(device_id: str) -> Device | None:
@@ -96,11 +109,14 @@ def _plugin_device(device_id: str) -> Device | None:
 
 
 def _claimed_device(claim: ClaimResource) -> Device | None:
-    """By the name that NVIDIA's DRA driver gives: `gpu-0`, or `gpu-0-mig-…` for a part of it."""
+    """By its UUID where CDI has it; else NVIDIA's DRA driver names a GPU `gpu-0`, and a part of it `gpu-0-mig-…`."""
+    named = (_CDI_DEVICE.fullmatch(one.name) for one in claim.cdi_devices)
+    if uuid := next((one["uuid"] for one in named if one), ""):
+        return Device(uuid)
     found = _DRA_DEVICE.fullmatch(claim.device_name) if claim.driver_name == DRA_DRIVER else None
     if found is None:
         return None
-    return Device(index=int(found["minor"]), mig=claim.device_name if found["mig"] else "")
+    return Device(minor=int(found["minor"]), mig=claim.device_name if found["mig"] else "")
 
 
 class PodResources:

@@ -11,7 +11,10 @@ PowerScope = Literal["GPU", "Module"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What does not change while the driver stays loaded. `product` in GPU Feature Discovery's spelling."""
+    """What does not change while the driver stays loaded. `product` in GPU Feature Discovery's spelling.
+
+    `minor` is the number of its device file, `/dev/nvidia<minor>`, which may be another than NVML's index.
+    """
 
     uuid: str
     index: int
@@ -20,6 +23,7 @@ class Identity:
     maximum_limit_watts: float | None
     minimum_limit_watts: float | None = None
     default_limit_watts: float | None = None
+    minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class PodStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     namespace: str
     name: str
     devices: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
     shared: bool = False
     watts: float | None = None
     energy_joules: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -56,7 +57,7 @@ class Reporter:
 
     def _status(self, observation: NodeObservation, wall: datetime, now: float) -> GPUNodeStatus:
         gpus = tuple(gpu_status(gpu, now) for gpu in observation.gpus)
-        held = self._holders.report(gpus, now, _processes(observation))
+        held = self._holders.report(gpus, now, _processes(observation), _minors(observation))
         return GPUNodeStatus(
             heartbeat_seconds=self._heartbeat_seconds,
             sequence=self._sequence,
@@ -85,6 +86,11 @@ class Reporter:
             message=found.message,
             last_transition_time=self._ready[1],
         )
+
+
+def _minors(observation: NodeObservation) -> Mapping[str, int]:
+    known = (gpu.identity for gpu in observation.gpus)
+    return {identity.uuid: identity.minor for identity in known if identity and identity.minor is not None}
 
 
 def _processes(observation: NodeObservation) -> Processes:

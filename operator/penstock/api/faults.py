@@ -34,7 +34,15 @@ def _fault(error: ErrorDetails, root: str) -> Fault:
     path = root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]) + below
     nothing = error["type"] == "missing"
     value = "" if nothing else next(_value(error["input"], below), "")
-    return Fault(path, value, _PLAIN_REMEDIES.get(error["type"], error["msg"]))
+    return Fault(path, value, _remedy(error))
+
+
+def _remedy(error: ErrorDetails) -> str:
+    if error["type"] == "string_type" and isinstance(error["input"], bool):
+        return 'write it in quotes, as in "NO": YAML reads a bare NO as false'
+    if error["type"] == "too_short":
+        return f"too few entries: write at least {error['ctx']['min_length']}"
+    return _PLAIN_REMEDIES.get(error["type"], error["msg"])
 
 
 def _value(found: Any, below: str) -> Iterator[str]:

@@ -24,9 +24,11 @@ from penstock.api.meta import (
     condition_column,
     keyed_by,
 )
+from penstock.api.names import LONGEST_HEARTBEAT_SECONDS
 
 NO_SECONDS: dict[str, float] = {}
 GpuUuid = Annotated[str, Field(min_length=1, max_length=96)]
+ClaimName = Annotated[str, Field(min_length=1, max_length=317)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
@@ -130,6 +132,8 @@ class PodReading(Model):
     name: Name
     devices: Annotated[tuple[GpuUuid, ...], Field(max_length=64, json_schema_extra=AS_SET)] = ()
     """UUIDs of GPUs and MIG devices."""
+    claims: Annotated[tuple[ClaimName, ...], Field(max_length=64, json_schema_extra=AS_SET)] = ()
+    """The ResourceClaims, `namespace/name`, through which it holds some of them."""
     shared: bool = False
     """Whether others hold one of them too, by time-slicing or MPS."""
     watts: Watts | None = None
@@ -199,15 +203,22 @@ class CapperReading(Model):
 
     mode: Literal["Observe", "Enforce", "Off"]
     sequence: Annotated[int, Field(ge=0, le=2**53)]
-    heartbeat_seconds: Annotated[float, Field(gt=0, le=300)]
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=LONGEST_HEARTBEAT_SECONDS)]
     gpus: Annotated[tuple[CappedGpu, ...], Field(max_length=64, json_schema_extra=keyed_by("uuid"))] = ()
     message: Sentence = ""
+
+
+class PlaceReading(Model):
+    """What the operator doubts of the node's place; nobody else writes it."""
+
+    conditions: Conditions = ()
+    """`PlaceDisputed`, `PlaceUnsteady` and `PlaceUnreadable`, each only while it is so."""
 
 
 class GPUNodeStatus(Model):
     """The agent's report. Fresh for three heartbeats after `sequence` last rose."""
 
-    heartbeat_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=LONGEST_HEARTBEAT_SECONDS)] | None = None
     sequence: Annotated[int, Field(ge=0, le=2**53)] | None = None
     """Rises by at least one with each publish; starts from Unix seconds, so that a restart never falls back."""
     sampled_at: Time | None = None
@@ -228,11 +239,12 @@ class GPUNodeStatus(Model):
     unallocated_in_use: Annotated[tuple[GpuUuid, ...], Field(max_length=64, json_schema_extra=AS_SET)] = ()
     """GPUs that work or hold memory though no pod holds them."""
     capper: CapperReading | None = None
+    place: PlaceReading | None = None
     conditions: Conditions = ()
 
 
 class GPUNode(Resource):
-    """What one node's own agent reads from NVML. Its name is the node's name."""
+    """What one node's own agent reads from NVML. Its name is the node's name, and it goes when its Node goes."""
 
     definition: ClassVar[Kind] = Kind(
         kind="GPUNode",
@@ -248,6 +260,7 @@ class GPUNode(Resource):
             AGE,
             Column("Limit", ".status.gpus[0].enforcedLimitWatts", "number", wide=True),
             Column("Driver", ".status.driverVersion", wide=True),
+            Column("Doubt", ".status.place.conditions[0].type", wide=True),
             condition_column("Message", "Ready", "message", wide=True),
         ),
     )

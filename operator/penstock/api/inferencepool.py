@@ -22,6 +22,7 @@ from penstock.api.meta import (
     Rule,
     Scale,
     Sentence,
+    SummedWatts,
     Time,
     Watts,
     Word,
@@ -29,24 +30,17 @@ from penstock.api.meta import (
     keyed_by,
 )
 from penstock.api.names import POOL_LABEL
+from penstock.api.place import Allowed, Denied
 from penstock.api.podtemplate import PodTemplate
 from penstock.api.quantity import is_positive
+from penstock.api.residencypolicy import Action, OperatorRule
 
 NO_COUNTS: dict[str, int] = {}
 MAX_LABEL_VALUE = 63
 
-_CODE = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
-Place = Annotated[
-    Word,
-    Rule(
-        f"self.matches('^{_CODE.pattern}$')",
-        "write an ISO 3166-1 alpha-2 country such as DE, or an ISO 3166-2 subdivision such as DE-HE, in capitals",
-        lambda code: _CODE.fullmatch(code) is not None,
-    ),
-]
 Product = Annotated[
     Word,
     Rule(
@@ -95,12 +89,18 @@ def _leaves_a_place(residency: Residency) -> bool:
 
 
 class Residency(Model):
-    """The law: codes of ISO 3166-1 (countries) and ISO 3166-2 (subdivisions). Denied wins. No field set: no law."""
+    """The law: codes of ISO 3166-1 (countries) and ISO 3166-2 (subdivisions), or JurisdictionGroups of them. Denied
+    wins; every ResidencyPolicy over the namespace narrows it further. No field set and no policy: no law.
+    """
 
-    allowed: Annotated[tuple[Place, ...], Field(min_length=1, max_length=256, json_schema_extra=AS_SET)] | None = None
+    allowed: Allowed | None = None
     """Where replicas may be. Left out: everywhere that is known and not denied."""
-    denied: Annotated[tuple[Place, ...], Field(max_length=256, json_schema_extra=AS_SET)] = ()
+    denied: Denied = ()
     """Where no replica may be, even if allowed."""
+    operator: OperatorRule | None = None
+    on_violation: Literal["Isolate", "Drain", "Evict"] | None = None
+    """What happens to a replica whose place stops being lawful; of several sources the strictest counts. Left out:
+    Drain."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -188,19 +188,36 @@ class LearnedWatts(Model):
 
 
 class PoolPower(Model):
-    watts: Watts | None = None
+    watts: SummedWatts | None = None
     """What the pool's replicas draw now."""
-    reserved_watts: Watts | None = None
+    reserved_watts: SummedWatts | None = None
     """What the budgets hold for them."""
     learned: Annotated[tuple[LearnedWatts, ...], Field(max_length=16)] = ()
+
+
+class Violation(Model):
+    """A replica that runs where the law does not allow it."""
+
+    pod: Name
+    node: Name = ""
+    country: Word = ""
+    since: Time
+    action: Action = "Drain"
+    message: Sentence = ""
+    remedy: Sentence = ""
 
 
 class PoolResidency(Model):
     effective: Annotated[tuple[Word, ...], Field(max_length=512)] | None = None
     """The codes in force; a denied code carries a leading `!`. Left out: no law."""
     sources: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    notes: Annotated[tuple[Sentence, ...], Field(max_length=16)] = ()
+    """What of `spec.residency` is read otherwise than it is written: `UK` as `GB`."""
     in_use: Annotated[tuple[Word, ...], Field(max_length=512)] = ()
     """Countries and subdivisions where replicas are."""
+    violations: Annotated[tuple[Violation, ...], Field(max_length=64)] = ()
+    """Replicas that run where the law does not allow it, the longest first, until they are gone. Behind them, with the
+    action Report, those that policies in mode Audit would not have there: nothing is done about them."""
 
 
 class Waiting(Model):
@@ -222,7 +239,7 @@ class PlacedReplica(Model):
     country: Word = ""
     subdivision: Word = ""
     gpus: Count = 0
-    watts: Watts | None = None
+    watts: SummedWatts | None = None
     """What it draws, where the kubelet says which GPUs it holds; else what it reserves."""
     reason: Sentence = ""
 

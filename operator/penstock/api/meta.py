@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -118,9 +119,26 @@ def rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _zoned(time: datetime) -> datetime:
+    """The API server takes a time without a zone, and so does Go: as UTC."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 Time = Annotated[
-    datetime, PlainSerializer(rfc3339, when_used="json"), WithJsonSchema({"type": "string", "format": "date-time"})
+    datetime,
+    AfterValidator(_zoned),
+    PlainSerializer(rfc3339, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+    Rule(
+        f"self >= timestamp('{rfc3339(_EARLIEST)}') && self < timestamp('{rfc3339(_LATEST)}')",
+        "write a time of the years 1970 to 2199, such as 2026-11-21T02:00:00Z",
+        lambda time: _EARLIEST <= time < _LATEST,
+    ),
 ]
+"""A moment. At the ends of the calendar a zone moves it off the calendar, and arithmetic with it fails."""
 Word = Annotated[str, Field(max_length=63)]
 """A label value, an enum-like reason, a short name."""
 Name = Annotated[str, Field(max_length=253)]
@@ -130,6 +148,10 @@ Sentence = Annotated[str, Field(max_length=1024)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
 Watts = Annotated[float, Field(ge=0, le=1e10)]
+SummedWatts = Annotated[float, Field(ge=0, le=1e18)]
+"""What many said in `Watts`, added up: however large each is, a status has room for the sum."""
+BalancedWatts = Annotated[float, Field(ge=-1e18, le=1e18)]
+"""The difference of two such sums."""
 Generation = Annotated[int, Field(ge=0, le=2**53)]
 
 IntOrString = Annotated[

@@ -10,6 +10,7 @@ from pydantic import Field
 from penstock.api.meta import (
     AGE,
     AS_SET,
+    BalancedWatts,
     Column,
     Conditions,
     Count,
@@ -20,13 +21,15 @@ from penstock.api.meta import (
     Resource,
     Rule,
     Sentence,
+    SummedWatts,
     Time,
     Watts,
     Word,
     condition_column,
+    keyed_by,
 )
+from penstock.api.selector import LabelSelector
 
-NO_LABELS: dict[str, str] = {}
 DEFAULT_MARGIN_PERCENT = {"Hard": 10.0, "Statistical": 20.0}
 LEAST_STATISTICAL = 20.0
 DURATION = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,5})m)?")
@@ -35,28 +38,6 @@ _MARGIN = (
     "(has(self.spec.marginPercent) ? self.spec.marginPercent : self.spec.guarantee == 'Statistical'"
     f" ? {DEFAULT_MARGIN_PERCENT['Statistical']} : {DEFAULT_MARGIN_PERCENT['Hard']})"
 )
-
-
-class SelectorExpression(Model):
-    key: Annotated[str, Field(min_length=1, max_length=317)]
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: Annotated[tuple[Word, ...], Field(max_length=512)] = ()
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
-            "In and NotIn need values, Exists and DoesNotExist take none",
-            lambda expression: (expression.operator in ("In", "NotIn")) == bool(expression.values),
-            ".values",
-        ),
-    )
-
-
-class NodeSelector(Model):
-    """A label selector over nodes. Empty selects every node."""
-
-    match_labels: Annotated[dict[str, Word], Field(max_length=64)] = NO_LABELS
-    match_expressions: Annotated[tuple[SelectorExpression, ...], Field(max_length=64)] = ()
 
 
 def _is_duration(text: str) -> bool:
@@ -172,7 +153,7 @@ class Overhead(Model):
 class PowerDomainSpec(Model):
     """What the facility guarantees. `committed = static + Σ nodes [overhead + Σ GPU (1 + perGPUWatt) × watts]`."""
 
-    node_selector: NodeSelector | None = None
+    node_selector: LabelSelector | None = None
     nodes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=4096, json_schema_extra=AS_SET)] | None = None
     """The nodes by name, in place of a selector. With neither it holds the domains that name it as their parent."""
     parent: Annotated[str, Field(min_length=1, max_length=253)] | None = None
@@ -213,7 +194,7 @@ class Holder(Model):
 
     kind: Literal["Pool", "Foreign", "Idle", "Overhead", "Static"]
     name: Annotated[str, Field(max_length=320)] = ""
-    watts: Watts
+    watts: SummedWatts
 
 
 class LadderAction(Model):
@@ -223,7 +204,7 @@ class LadderAction(Model):
     action: Literal["Cap", "Uncap", "Evict", "Refused"]
     subject: Annotated[str, Field(max_length=512)]
     """The pod, or the GPU and its node."""
-    watts: Annotated[float, Field(ge=-1e10, le=1e10)] = 0.0
+    watts: BalancedWatts = 0.0
     message: Sentence = ""
 
 
@@ -233,7 +214,7 @@ class ShedReplicas(Model):
     namespace: Word
     pool: Word
     replicas: Count
-    watts: Watts
+    watts: SummedWatts
     """Of the domain, that their end saved."""
     since: Time
 
@@ -244,7 +225,7 @@ class LadderStatus(Model):
     stage: Literal["Admit", "Hold", "Trim", "Shed", "Emergency"] = "Admit"
     since: Time | None = None
     reason: Sentence = ""
-    lowest_reachable_watts: Watts | None = None
+    lowest_reachable_watts: SummedWatts | None = None
     """What the domain would draw at its lowest if everything that may be trimmed and shed were."""
     actions: Annotated[tuple[LadderAction, ...], Field(max_length=32)] = ()
     """The latest, newest first."""
@@ -259,7 +240,7 @@ class ReturnRight(Model):
 
     namespace: Word
     pool: Word
-    watts: Watts
+    watts: SummedWatts
     until: Time
 
 
@@ -291,6 +272,15 @@ class BudgetMemory(Model):
     """The budget that the ladder goes by until then."""
 
 
+class SelectedNodes(Model):
+    """Which nodes a domain holds, as the operator saw it last."""
+
+    name: Name
+    node_selector: LabelSelector | None = None
+    nodes: Annotated[tuple[Name, ...], Field(max_length=4096, json_schema_extra=AS_SET)] = ()
+    """By name, those included that it inherited."""
+
+
 class PowerDomainStatus(Model):
     observed_generation: Generation | None = None
     budget_watts: Watts | None = None
@@ -300,12 +290,12 @@ class PowerDomainStatus(Model):
     """The lowest budget of the next 15 minutes: what new placements go by."""
     usable_watts: Watts | None = None
     """That less margin: what `committedWatts` may reach by our decisions."""
-    committed_watts: Watts | None = None
-    headroom_watts: Annotated[float, Field(ge=-1e10, le=1e10)] | None = None
+    committed_watts: SummedWatts | None = None
+    headroom_watts: BalancedWatts | None = None
     """`usableWatts - committedWatts`; negative where the domain is over."""
-    floor_watts: Watts | None = None
+    floor_watts: SummedWatts | None = None
     """What it draws with nothing placed."""
-    draw_watts: Watts | None = None
+    draw_watts: SummedWatts | None = None
     """Measured now."""
     nodes: Count | None = None
     stale_nodes: Count | None = None
@@ -318,6 +308,8 @@ class PowerDomainStatus(Model):
     """The domains above it that its nodes are checked against, the nearest first."""
     inherited_nodes: Annotated[tuple[Name, ...], Field(max_length=4096)] = ()
     """Nodes of domains below it that were deleted: they stay charged here until another domain holds them."""
+    below: Annotated[tuple[SelectedNodes, ...], Field(max_length=1024, json_schema_extra=keyed_by("name"))] = ()
+    """The domains below it that hold nodes: of one that is deleted while no operator runs they are charged here."""
     budget_memory: BudgetMemory | None = None
     last_valid: PowerDomainSpec | None = None
     """What is in force while `spec` has a problem."""

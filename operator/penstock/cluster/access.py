@@ -10,7 +10,7 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class Access:
     _configuration: Configuration
     _reload: Reload
     _read_at: float = field(default_factory=time.monotonic)
+    _user: str = ""
+
+    def impersonating(self, user: str) -> Access:
+        """The same identity speaking as `user`, for which it needs the right to impersonate exactly that one."""
+        return replace(self, _user=user)
 
     async def headers(self) -> dict[str, str]:
         """The headers that authenticate a request; empty with a client certificate."""
@@ -51,7 +56,7 @@ class Access:
             self._read_at = time.monotonic()
             await self._reload(self._configuration)
         token = self._configuration.api_key.get("BearerToken", "").strip()
-        return {"Authorization": token} if token else {}
+        return ({"Authorization": token} if token else {}) | ({"Impersonate-User": self._user} if self._user else {})
 
     def session(self) -> aiohttp.ClientSession:
         """A new HTTP session that authenticates each request by itself; the caller closes it."""

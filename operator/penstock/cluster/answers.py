@@ -8,7 +8,8 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests
+from penstock.api.skew import undeclared
+from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests, Undeclared
 
 
 class _Cause(msgspec.Struct, gc=False):
@@ -64,6 +65,8 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> ApiErr
         return TooManyRequests(status, answer.reason, told, retry_after_seconds=_retry_after(answer, retry_after))
     if status == 422 and _is_failed_test(answer):
         return Conflict(*arguments)
+    if status in {422, 500} and undeclared(answer.message):
+        return Undeclared(*arguments)
     kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone}.get(status, ApiError)
     return kind(*arguments)
 

@@ -8,8 +8,9 @@ intent, same result) and deletes with a uid. A create or an eviction goes out on
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,15 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
+from penstock.api import skew
 from penstock.api.names import FIELD_MANAGER
+from penstock.cluster import stream
 from penstock.cluster.access import Access
 from penstock.cluster.answers import Page, error_of, page_of
-from penstock.errors import ApiError, StreamBroken, TooManyRequests
+from penstock.errors import ApiError, StreamBroken, TooManyRequests, Undeclared
 from penstock.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -42,7 +47,7 @@ _NO_QUERY: Query = {}
 
 def _worth_repeating(error: BaseException) -> bool:
     if isinstance(error, ApiError):
-        return error.status == 429 or error.status >= 500
+        return error.status == 429 or (error.status >= 500 and not isinstance(error, Undeclared))
     return isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError))
 
 
@@ -68,6 +73,7 @@ class KubeClient:
         self._metrics = metrics
         self._writing = asyncio.Semaphore(writes_in_flight)
         self._session: aiohttp.ClientSession | None = None
+        self._pruned: set[tuple[str, str]] = set()
 
     async def __aenter__(self) -> Self:
         self._session = self.access.session()
@@ -98,9 +104,16 @@ class KubeClient:
                 return
 
     async def watch_lines(
-        self, path: str, resource_version: str, query: Query = _NO_QUERY, *, quiet_seconds: float, server_seconds: int
+        self,
+        path: str,
+        resource_version: str,
+        query: Query = _NO_QUERY,
+        *,
+        quiet_seconds: float,
+        server_seconds: int,
+        rest_seconds: float = 0.0,
     ) -> AsyncIterator[bytes]:
-        """The lines of one watch. Ends when the API server ends it (after about `server_seconds`).
+        """The lines of one watch, in lots where it may rest. Ends when the API server does (after `server_seconds`).
 
         Raises StreamBroken when the connection breaks or says nothing, not even a bookmark, for `quiet_seconds`.
         """
@@ -117,7 +130,7 @@ class KubeClient:
                 self._count("WATCH", path, str(response.status))
                 if response.status != 200:
                     raise error_of(response.status, await response.read(), response.headers.get("Retry-After"))
-                async for line in _lines(response.content):
+                async for line in stream.lines(response, rest_seconds):
                     yield line
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StreamBroken(f"watch of {path}: {error!r}") from error
@@ -143,23 +156,37 @@ class KubeClient:
         )
         return answer
 
-    async def create(self, path: str, obj: Mapping[str, Any]) -> bytes:
+    async def create(self, path: str, obj: Mapping[str, Any], query: Query = _NO_QUERY) -> bytes:
         """POST a new object, once: after a lost reply nobody knows, and the caller looks."""
-        answer, _ = await self._once("POST", path, body=msgspec.json.encode(obj), content_type="application/json")
+        body = msgspec.json.encode(obj)
+        answer, _ = await self._once("POST", path, query=query, body=body, content_type="application/json")
         return answer
 
-    async def replace(self, path: str, obj: Mapping[str, Any]) -> bytes:
-        """PUT an object with its resourceVersion, once: a repeat after a lost reply could only answer Conflict."""
-        answer, _ = await self._once("PUT", path, body=msgspec.json.encode(obj), content_type="application/json")
+    async def replace(self, path: str, obj: Mapping[str, Any], query: Query = _NO_QUERY) -> bytes:
+        """PUT an object with its resourceVersion, once: a repeat after a lost reply could only answer Conflict.
+
+        Not in the queue of the other writes: a Lease that waits behind hundreds of statuses is lost.
+        """
+        body = msgspec.json.encode(obj)
+        answer, _ = await self._send("PUT", path, query=query, body=body, content_type="application/json", verb="PUT")
         return answer
 
     async def delete(
-        self, path: str, *, uid: str, grace_seconds: int | None = None, propagation: str = "Background"
+        self,
+        path: str,
+        *,
+        uid: str,
+        grace_seconds: int | None = None,
+        propagation: str = "Background",
+        dry_run: bool = False,
     ) -> None:
         """Delete the object with this `uid` and no other of its name; NotFound and Conflict say it is gone already."""
         options: dict[str, Any] = {"preconditions": {"uid": uid}, "propagationPolicy": propagation}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
+        if dry_run:
+            # A query would not do: where there is a body the API server reads no other option.
+            options["dryRun"] = ["All"]
         await self._repeat("DELETE", path, body=msgspec.json.encode(options), content_type="application/json")
 
     async def evict(self, namespace: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> None:
@@ -236,7 +263,15 @@ class KubeClient:
         self._metrics.request_seconds.labels(verb).observe(time.monotonic() - started_at)
         if response.status >= 400:
             raise error_of(response.status, answer, response.headers.get("Retry-After"))
+        self._tell_pruned(resource_of(path), skew.pruned_fields(response.headers.getall("Warning", ())))
         return answer, response.headers
+
+    def _tell_pruned(self, resource: str, fields: Iterable[str]) -> None:
+        """Of every write that lost a field only the first says so."""
+        news = [field for field in fields if (resource, field) not in self._pruned]
+        if news:
+            self._pruned.update((resource, field) for field in news)
+            log.warning("%s", skew.told(resource, news))
 
     @asynccontextmanager
     async def _open(
@@ -263,16 +298,6 @@ class KubeClient:
 
     def _count(self, verb: str, path: str, code: str) -> None:
         self._metrics.requests.labels(verb, resource_of(path), code).inc()
-
-
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    # StreamReader.readline refuses lines over its buffer; a Node with many images is longer.
-    rest = b""
-    async for chunk in stream.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield line
 
 
 def resource_of(path: str) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from penstock.api.inferencepool import InferencePoolSpec
+from penstock.api.jurisdictiongroup import JurisdictionGroupSpec
 from penstock.api.powerdomain import PowerDomainSpec
+from penstock.api.residencyexception import ResidencyExceptionSpec
+from penstock.api.residencypolicy import ResidencyPolicySpec
 from penstock.core.model import Owner, PoolKey
-from penstock.core.pool import Problem
+from penstock.core.placement.scheduling import Labels
+from penstock.core.telling.problem import Problem
+
+Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,58 @@ class DomainObject:
     problems: tuple[Problem, ...] = ()
     status: Mapping[str, Any] = field(default_factory=dict, compare=False)
     terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LawObject(Generic[Spec]):
+    """A ResidencyPolicy, JurisdictionGroup or ResidencyException as stored; `namespace` is empty where it has none.
+
+    `spec` is None when today's rules refuse it; then `problems` say why.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str = field(compare=False)
+    spec: Spec | None
+    problems: tuple[Problem, ...] = ()
+    created_time: float = 0.0
+    status: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    terminating: bool = False
+
+    @property
+    def key(self) -> PoolKey:
+        return PoolKey(self.namespace, self.name)
+
+
+PolicyObject = LawObject[ResidencyPolicySpec]
+GroupObject = LawObject[JurisdictionGroupSpec]
+ExceptionObject = LawObject[ResidencyExceptionSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace: its labels, by which policies select it, and what is written down there of the law."""
+
+    name: str
+    uid: str
+    labels: Labels
+    law: Labels
+    """Its annotations of the law alone."""
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceClaim:
+    """A claim of Dynamic Resource Allocation: the whole GPUs that it holds, by their driver's names, and for whom."""
+
+    key: str
+    """`namespace/name`."""
+    gpus: frozenset[str]
+    pods: frozenset[str]
+    """By uid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +137,15 @@ class ReplicaSet:
     owner: Owner | None = None
     terminating: bool = False
     resource_version: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service that carries the pool label. It has no generation: `resource_version` says whether it changed."""
+
+    key: PoolKey
+    pool: str
+    resource_version: str
 
 
 @dataclass(frozen=True, slots=True)

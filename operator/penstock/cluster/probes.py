@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from penstock.cluster.exposition import page
 from penstock.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,8 @@ class Probes:
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
         # In a thread: a page of thousands of nodes takes longer to write than the loop may sleep.
-        page = await asyncio.to_thread(generate_latest, self._metrics.registry)
-        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await asyncio.to_thread(page, self._metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _answer(problem: str) -> web.Response:

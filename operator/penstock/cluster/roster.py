@@ -9,31 +9,59 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 import msgspec
 
 from penstock.api.names import GROUP, VERSION
 from penstock.cluster.client import KubeClient
-from penstock.cluster.parse.written import Raw, domain_object, pool_object
+from penstock.cluster.parse.written import (
+    Raw,
+    domain_object,
+    exception_object,
+    group_object,
+    policy_object,
+    pool_object,
+)
+from penstock.cluster.shelf import Shelf, Stored
 from penstock.cluster.state import ClusterState
-from penstock.errors import ApiError
+from penstock.errors import UNREADABLE, ApiError
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
 RETRY_SECONDS = 1.0
-POOLS = "inferencepools"
-DOMAINS = "powerdomains"
 
-Written = TypeVar("Written")
+Key = TypeVar("Key")
+Written = TypeVar("Written", bound=Stored)
 _decode: Callable[[Any], Raw] = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenKind(Generic[Key, Written]):
+    """One kind that people write: its plural, how one is read, and where it is filed."""
+
+    plural: str
+    parse: Callable[[Raw], Written]
+    shelf: Shelf[Key, Written]
+
+
+def written_kinds(state: ClusterState) -> tuple[WrittenKind[Any, Any], ...]:
+    """Every kind that people write; groups stand before the policies that read them."""
+    return (
+        WrittenKind("inferencepools", pool_object, state.written_pools),
+        WrittenKind("powerdomains", domain_object, state.written_domains),
+        WrittenKind("jurisdictiongroups", group_object, state.groups),
+        WrittenKind("residencypolicies", policy_object, state.policies),
+        WrittenKind("residencyexceptions", exception_object, state.exceptions),
+    )
+
+
 class Roster:
-    """Keeps `state.pools` and `state.domains` equal to the API server's lists. `synced` is set by the first."""
+    """Keeps what people wrote equal to the API server's lists. `synced` is set by the first of each."""
 
     def __init__(
         self,
@@ -59,8 +87,7 @@ class Roster:
         """List for ever."""
         while True:
             try:
-                await self._keep(POOLS, pool_object, self._state.keep_pools)
-                await self._keep(DOMAINS, domain_object, self._state.keep_domains)
+                await self.look()
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 log.warning("cannot list what people wrote, trying again: %r", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -69,12 +96,26 @@ class Roster:
             self.synced.set()
             await asyncio.sleep(self._every_seconds)
 
-    async def _keep(
-        self, plural: str, parse: Callable[[Raw], Written], keep: Callable[[Iterable[Written], str], None]
-    ) -> None:
+    async def look(self) -> None:
+        """List every kind once. Raises what the client raises."""
+        for kind in written_kinds(self._state):
+            await self._keep(kind)
+
+    async def _keep(self, kind: WrittenKind[Key, Written]) -> None:
         found: list[Written] = []
+        whole = True
         resource_version = ""
-        async for page in self._client.list_pages(f"/apis/{GROUP}/{VERSION}/{plural}"):
-            found += [parse(_decode(raw)) for raw in page.items]
+        async for page in self._client.list_pages(f"/apis/{GROUP}/{VERSION}/{kind.plural}"):
+            for raw in page.items:
+                try:
+                    found.append(kind.parse(_decode(raw)))
+                except UNREADABLE as error:
+                    whole = False
+                    log.warning("one of %s cannot be read and is set aside: %r", kind.plural, error)
             resource_version = page.resource_version
-        keep(found, resource_version)
+        if whole:
+            kind.shelf.keep(found, resource_version)
+            return
+        # What could not be read is no ghost, so nothing is dropped by this list.
+        for one in found:
+            kind.shelf.put(one)

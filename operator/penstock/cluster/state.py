@@ -1,26 +1,41 @@
 """The live picture of the cluster that the control loop reads. No decisions here, and no I/O.
 
 Everything runs in one event loop, so there are no locks: who reads without awaiting reads one moment. What changed is
-kept as marks (`dirty_nodes`, `dirty_pools`, `domains_changed`) that `take_dirty()` hands over; `wake` is set with a
-mark that a decision may turn on. A heartbeat marks its node and wakes nobody; a new resourceVersion marks nothing.
+kept as marks (`dirty_nodes`, `dirty_pools`, `domains_changed`, `laws_changed`) that `take_dirty()` hands over; `wake`
+is set with a mark that a decision may turn on, and `urgent` too unless an agent's report brought it: of those there are
+a hundred a second in a large fleet. A heartbeat marks its node and wakes nobody; a new resourceVersion marks nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from penstock.api.names import GATE
+from penstock.api.names import GATE, PLACE_LABELS
 from penstock.cluster import wire
-from penstock.cluster.objects import Deployment, DomainObject, PoolObject, PriorityClass, ReplicaSet
+from penstock.cluster.claims import Claims
+from penstock.cluster.filing import Filing, ReplicaSets
+from penstock.cluster.objects import (
+    Deployment,
+    DomainObject,
+    ExceptionObject,
+    GroupObject,
+    Namespace,
+    PolicyObject,
+    PoolObject,
+    PriorityClass,
+    ReplicaSet,
+    ResourceClaim,
+    Service,
+)
 from penstock.cluster.parse.news import is_news
 from penstock.cluster.parse.telemetry import Heard, age_seconds, hear
+from penstock.cluster.shelf import Shelf, is_older
 from penstock.core.model import Node, Pod, PoolKey, Telemetry
-
-Key = TypeVar("Key")
+from penstock.core.residency.enforcement import Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,10 @@ class Dirty:
     nodes: frozenset[str]
     pools: frozenset[PoolKey]
     domains: bool
+    laws: bool = False
+    """Policies, groups, exceptions, or what a namespace says of itself."""
+    moved: frozenset[str] = frozenset()
+    """The nodes that came, or say to stand elsewhere."""
 
 
 class ClusterState:
@@ -43,42 +62,66 @@ class ClusterState:
         self.telemetry: dict[str, Telemetry] = {}
         self.pods: dict[str, Pod] = {}
         """By uid, with assumed placements filled in."""
-        self.pods_by_node: dict[str, dict[str, Pod]] = {}
-        """By the node whose room they take (bound or pinned), then by uid; finished pods take none."""
-        self.pods_by_pool: dict[PoolKey, dict[str, Pod]] = {}
+        self._filing = Filing()
+        self.pods_by_node = self._filing.by_node
+        self.pods_by_pool = self._filing.by_pool
+        self.pods_by_namespace = self._filing.by_namespace
+        self.isolated = self._filing.isolated
         self.deployments: dict[PoolKey, Deployment] = {}
-        self.replica_sets: dict[PoolKey, ReplicaSet] = {}
-        self.pools: dict[PoolKey, PoolObject] = {}
-        self.domains: dict[str, DomainObject] = {}
+        self._replica_sets = ReplicaSets()
+        self.services: dict[PoolKey, Service] = {}
+        self.written_pools: Shelf[PoolKey, PoolObject] = Shelf(lambda one: one.key, self._mark_pool)
+        self.written_domains: Shelf[str, DomainObject] = Shelf(lambda one: one.name, self._mark_domains)
+        self.policies: Shelf[str, PolicyObject] = Shelf(lambda one: one.name, self._mark_laws)
+        self.groups: Shelf[str, GroupObject] = Shelf(lambda one: one.name, self._mark_laws)
+        self.exceptions: Shelf[PoolKey, ExceptionObject] = Shelf(lambda one: one.key, self._mark_laws)
+        self.namespaces: dict[str, Namespace] = {}
+        self.namespace_changes = 0
+        """Rises with every change of one."""
         self.priority_classes: dict[str, PriorityClass] = {}
+        self.verification: Verification | None = None
+        """What was found when somebody tried last whether the API server holds the law."""
 
         self.dirty_nodes: set[str] = set()
         self.dirty_pools: set[PoolKey] = set()
-        self.domains_changed = False
-        self.wake = asyncio.Event()
+        self.domains_changed = self.laws_changed = False
+        self._moved_nodes: set[str] = set()
+        self.wake, self.urgent = asyncio.Event(), asyncio.Event()
 
         self._now = now
         self._hears_agents = hears_agents
         self._heard: dict[str, Heard] = {}
         self._claims: dict[str, str] = {}
         """GPU UUID → the node whose report had it first."""
+        self._pod_claims = Claims()
         self._assumed: dict[str, tuple[str, Pod]] = {}
         self.first_seen_at: dict[str, float] = {}
         """When each pod (by uid) first appeared here, on our monotonic clock."""
 
     def take_dirty(self) -> Dirty:
-        """Hand over the marks and clear them together with `wake`."""
-        dirty = Dirty(frozenset(self.dirty_nodes), frozenset(self.dirty_pools), self.domains_changed)
+        """Hand over the marks and clear them together with `wake` and `urgent`."""
+        nodes, pools, moved = frozenset(self.dirty_nodes), frozenset(self.dirty_pools), frozenset(self._moved_nodes)
+        dirty = Dirty(nodes, pools, self.domains_changed, self.laws_changed, moved)
         self.dirty_nodes.clear()
         self.dirty_pools.clear()
-        self.domains_changed = False
+        self._moved_nodes.clear()
+        self.domains_changed = self.laws_changed = False
         self.wake.clear()
+        self.urgent.clear()
         return dirty
+
+    def rouse(self) -> None:
+        """Ask for a turn at once."""
+        self.wake.set()
+        self.urgent.set()
+
+    @property
+    def replica_sets(self) -> dict[PoolKey, ReplicaSet]:
+        return self._replica_sets.by_key
 
     def replica_sets_of(self, deployment: Deployment) -> list[ReplicaSet]:
         """The ReplicaSets that a Deployment controls."""
-        sets = self.replica_sets.values()
-        return [one for one in sets if one.owner is not None and one.owner.uid == deployment.uid]
+        return self._replica_sets.of(deployment.uid)
 
     @property
     def priorities(self) -> dict[str, int]:
@@ -92,16 +135,16 @@ class ClusterState:
     def put_pod(self, pod: Pod) -> None:
         """The API server's word on a pod, from a watch, a list or the answer to a write; an older word is ignored."""
         known = self._seen(pod.uid)
-        if known is not None and _is_older(pod.resource_version, known.resource_version):
+        if known is not None and is_older(pod.resource_version, known.resource_version):
             return
-        self._store_pod(self._with_assumption(pod))
+        self._store_pod(self._with_assumption(replace(pod, claimed=self._pod_claims.of(pod.uid))))
 
     def delete_pod(self, uid: str) -> None:
         self._assumed.pop(uid, None)
         gone = self.pods.pop(uid, None)
         self.first_seen_at.pop(uid, None)
         if gone is not None:
-            self._unfile(gone)
+            self._filing.unfile(gone)
             self._mark_pod(gone)
 
     def assume(self, uid: str, node: str) -> None:
@@ -123,6 +166,10 @@ class ClusterState:
         if assumption is not None:
             self._store_pod(assumption[1])
 
+    def assumes(self, uid: str) -> bool:
+        """Whether a pod is shown as it was booked, and not as the API server last showed it."""
+        return uid in self._assumed
+
     def _seen(self, uid: str) -> Pod | None:
         return self._assumed[uid][1] if uid in self._assumed else self.pods.get(uid)
 
@@ -140,8 +187,8 @@ class ClusterState:
         known = self.pods.get(pod.uid)
         self.pods[pod.uid] = pod
         if known is not None:
-            self._unfile(known)
-        self._file(pod)
+            self._filing.unfile(known)
+        self._filing.file(pod)
         if known is None:
             self.first_seen_at[pod.uid] = self._now()
             self._mark_pod(pod)
@@ -149,29 +196,34 @@ class ClusterState:
             self._mark_pod(known)
             self._mark_pod(pod)
 
-    def _file(self, pod: Pod) -> None:
-        if pod.place and not pod.finished:
-            self.pods_by_node.setdefault(pod.place, {})[pod.uid] = pod
-        if pod.pool:
-            self.pods_by_pool.setdefault(PoolKey(pod.namespace, pod.pool), {})[pod.uid] = pod
-
-    def _unfile(self, pod: Pod) -> None:
-        _discard(self.pods_by_node, pod.place, pod.uid)
-        _discard(self.pods_by_pool, PoolKey(pod.namespace, pod.pool), pod.uid)
-
     def _mark_pod(self, pod: Pod) -> None:
         # A pod without a place and without a pool is nobody's concern here.
         if pod.place:
             self.dirty_nodes.add(pod.place)
         if pod.pool:
             self.dirty_pools.add(PoolKey(pod.namespace, pod.pool))
+        if pod.isolated:
+            self.dirty_pools.add(PoolKey(pod.namespace, pod.isolated.pool))
         if pod.place or pod.pool:
-            self.wake.set()
+            self.rouse()
+
+    def put_claim(self, claim: ResourceClaim) -> None:
+        self._hand_over(self._pod_claims.put(claim))
+
+    def delete_claim(self, key: str) -> None:
+        self._hand_over(self._pod_claims.delete(key))
+
+    def _hand_over(self, uids: frozenset[str]) -> None:
+        for uid in uids & self.pods.keys():
+            self._store_pod(replace(self.pods[uid], claimed=self._pod_claims.of(uid)))
 
     # ------------------------------------------------------------------------------------------ nodes and telemetry
 
     def put_node(self, node: Node) -> None:
-        if self.nodes.get(node.name) != node:
+        known = self.nodes.get(node.name)
+        if known != node:
+            if known is None or _place(known) != _place(node):
+                self._moved_nodes.add(node.name)
             self.nodes[node.name] = node
             self._mark_node(node.name)
 
@@ -183,6 +235,19 @@ class ClusterState:
         """An agent's report. `server_time` as in `informer.Kind`: from it the age after a start or a gap."""
         if self._hears_agents:
             self.put_report(seen, age_seconds(seen, server_time))
+
+    def doubt_gpu_node(self, name: str, why: str) -> None:
+        """A GPUNode that cannot be read. What was heard before is no more than stale; nothing before is no report."""
+        if not self._hears_agents:
+            return
+        known = self._heard.get(name)
+        doubt = f"its GPUNode cannot be read: {why}"
+        if known is None:
+            self.put_report(wire.GpuNode(wire.WrittenMetadata(name)), math.inf, doubt)
+            return
+        self._heard[name] = replace(known, telemetry=replace(known.telemetry, contradiction=doubt))
+        self.telemetry[name] = self._heard[name].telemetry
+        self._mark_node(name)
 
     def put_report(self, seen: wire.GpuNode, age: float | None, doubt: str = "") -> None:
         """A report of one node's GPUs, `age` seconds old. `doubt` says what in it cannot be true, if anything."""
@@ -197,7 +262,7 @@ class ClusterState:
         # A mere heartbeat waits for the next turn: it keeps the node fresh, but no decision turns on it.
         self.dirty_nodes.add(name)
         if before is None or is_news(before.telemetry, heard.telemetry):
-            self._mark_node(name)
+            self.wake.set()
 
     def _claim(self, name: str, before: Heard | None, heard: Heard) -> str:
         """Whose GPUs a report speaks of; in words, if one of them is another node's.
@@ -228,7 +293,7 @@ class ClusterState:
 
     def _mark_node(self, name: str) -> None:
         self.dirty_nodes.add(name)
-        self.wake.set()
+        self.rouse()
 
     # ------------------------------------------------------------------------------------- what controllers write
 
@@ -245,10 +310,20 @@ class ClusterState:
     def put_replica_set(self, replica_set: ReplicaSet) -> None:
         if self.replica_sets.get(replica_set.key) != replica_set:
             self._mark_pool(PoolKey(replica_set.key.namespace, replica_set.pool))
-        self.replica_sets[replica_set.key] = replica_set
+        self._replica_sets.put(replica_set)
 
     def delete_replica_set(self, key: PoolKey) -> None:
-        gone = self.replica_sets.pop(key, None)
+        gone = self._replica_sets.pop(key)
+        if gone is not None:
+            self._mark_pool(PoolKey(key.namespace, gone.pool))
+
+    def put_service(self, service: Service) -> None:
+        if self.services.get(service.key) != service:
+            self._mark_pool(PoolKey(service.key.namespace, service.pool))
+        self.services[service.key] = service
+
+    def delete_service(self, key: PoolKey) -> None:
+        gone = self.services.pop(key, None)
         if gone is not None:
             self._mark_pool(PoolKey(key.namespace, gone.pool))
 
@@ -263,78 +338,54 @@ class ClusterState:
 
     # ------------------------------------------------------------------------------------------ what people write
 
-    def put_pool(self, pool: PoolObject) -> None:
-        known = self.pools.get(pool.key)
-        if known is not None and _is_older(pool.resource_version, known.resource_version):
+    @property
+    def pools(self) -> dict[PoolKey, PoolObject]:
+        return self.written_pools.objects
+
+    @property
+    def domains(self) -> dict[str, DomainObject]:
+        return self.written_domains.objects
+
+    def put_namespace(self, namespace: Namespace) -> None:
+        known = self.namespaces.get(namespace.name)
+        if known == namespace:
             return
-        self.pools[pool.key] = pool
-        if known != pool:
-            self._mark_pool(pool.key)
+        self.namespaces[namespace.name] = namespace
+        self.namespace_changes += 1
+        # What stands there of the law follows from it: our own words that come back move nobody.
+        if known is None or known.labels != namespace.labels:
+            self._mark_laws(namespace.name)
+        self.rouse()
 
-    def delete_pool(self, key: PoolKey, uid: str) -> None:
-        """Drop a pool; a newer one of the same name stays."""
-        known = self.pools.get(key)
-        if known is not None and known.uid == uid:
-            del self.pools[key]
-            self._mark_pool(key)
+    def delete_namespace(self, name: str) -> None:
+        if self.namespaces.pop(name, None) is not None:
+            self._mark_laws(name)
 
-    def put_domain(self, domain: DomainObject) -> None:
-        known = self.domains.get(domain.name)
-        if known is not None and _is_older(domain.resource_version, known.resource_version):
-            return
-        self.domains[domain.name] = domain
-        if known != domain:
-            self._mark_domains()
-
-    def delete_domain(self, name: str, uid: str) -> None:
-        """Drop a domain; a newer one of the same name stays."""
-        known = self.domains.get(name)
-        if known is not None and known.uid == uid:
-            del self.domains[name]
-            self._mark_domains()
-
-    def keep_pools(self, listed: Iterable[PoolObject], resource_version: str) -> None:
-        """Make the pools those of a list: what it lacks is gone, unless it is newer than the list."""
-        objects = {pool.key: pool for pool in listed}
-        for ghost in [one for key, one in self.pools.items() if key not in objects]:
-            if _is_older(ghost.resource_version, resource_version):
-                self.delete_pool(ghost.key, ghost.uid)
-        for pool in objects.values():
-            self.put_pool(pool)
-
-    def keep_domains(self, listed: Iterable[DomainObject], resource_version: str) -> None:
-        """Make the domains those of a list: what it lacks is gone, unless it is newer than the list."""
-        objects = {domain.name: domain for domain in listed}
-        for ghost in [one for name, one in self.domains.items() if name not in objects]:
-            if _is_older(ghost.resource_version, resource_version):
-                self.delete_domain(ghost.name, ghost.uid)
-        for domain in objects.values():
-            self.put_domain(domain)
+    def put_verification(self, found: Verification | None) -> None:
+        self.verification = found
+        self.rouse()
 
     def _mark_pool(self, key: PoolKey) -> None:
         self.dirty_pools.add(key)
-        self.wake.set()
+        self.rouse()
 
     def _mark_every_pool(self) -> None:
         self.dirty_pools.update(self.pools)
-        self.wake.set()
+        self.rouse()
 
-    def _mark_domains(self) -> None:
+    def _mark_laws(self, _: object) -> None:
+        self.laws_changed = True
+        self.rouse()
+
+    def _mark_domains(self, _: object) -> None:
         self.domains_changed = True
-        self.wake.set()
+        self.rouse()
+
+
+def _place(node: Node) -> dict[str, str]:
+    """Where a node stands, and what that is known by."""
+    return {key: node.labels[key] for key in PLACE_LABELS if key in node.labels}
 
 
 def _assumed(pod: Pod, node: str) -> Pod:
     return replace(pod, pin=node, gates=tuple(gate for gate in pod.gates if gate != GATE))
-
-
-def _discard(index: dict[Key, dict[str, Pod]], key: Key, uid: str) -> None:
-    members = index.get(key, {})
-    members.pop(uid, None)
-    if not members:
-        index.pop(key, None)
-
-
-def _is_older(version: str, than: str) -> bool:
-    # Comparable as numbers since Kubernetes 1.35 by contract, and in etcd-backed servers always.
-    return version.isdigit() and than.isdigit() and int(version) < int(than)

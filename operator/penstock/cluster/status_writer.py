@@ -13,18 +13,28 @@ from typing import Any
 
 import aiohttp
 
+from penstock.api import skew
+from penstock.api.inferencepool import InferencePool
+from penstock.api.jurisdictiongroup import JurisdictionGroup
 from penstock.api.names import FIELD_MANAGER, GROUP, VERSION
+from penstock.api.powerdomain import PowerDomain
+from penstock.api.residencyexception import ResidencyException
+from penstock.api.residencypolicy import ResidencyPolicy
 from penstock.cluster.client import KubeClient
 from penstock.cluster.events import Subject
-from penstock.errors import ApiError, Conflict, NotFound
+from penstock.errors import ApiError, Conflict, NotFound, Undeclared
 from penstock.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 STATUS_MANAGER = f"{FIELD_MANAGER}-status"
 RETRY_SECONDS = 2.0
+OLDER_SECONDS = 30.0
+"""A status that the cluster's CRD does not know yet is tried again so often: somebody may apply a newer one."""
 
 Status = Mapping[str, Any]
+_KINDS = (InferencePool, PowerDomain, ResidencyPolicy, JurisdictionGroup, ResidencyException)
+_PLURALS = {one.definition.kind: one.definition.plural for one in _KINDS}
 
 
 class StatusWriter:
@@ -36,6 +46,8 @@ class StatusWriter:
         self._pause_seconds = 1.0 / writes_per_second
         self._pending: dict[Subject, Status] = {}
         self._busy: set[Subject] = set()
+        self._undeclared: set[tuple[str, str]] = set()
+        """What the cluster's CRD is too old for, by kind."""
         self._wake = asyncio.Event()
 
     def put(self, subject: Subject, status: Status) -> None:
@@ -66,6 +78,10 @@ class StatusWriter:
             await self._client.apply(_path(subject), _manifest(subject, status), field_manager=STATUS_MANAGER)
         except (NotFound, Conflict):
             log.info("%s %s ended before its status was written", subject.kind, subject.name)
+        except Undeclared as error:
+            self._tell_older(subject.kind, error)
+            self._pending.setdefault(subject, status)
+            return max(OLDER_SECONDS, self._pause_seconds)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
             log.warning("status of %s %s/%s: %r", subject.kind, subject.namespace, subject.name, error)
             if not _is_final(error):
@@ -74,6 +90,13 @@ class StatusWriter:
         else:
             self._metrics.status_writes.labels(subject.kind).inc()
         return self._pause_seconds
+
+    def _tell_older(self, kind: str, error: Undeclared) -> None:
+        """Of all statuses that are refused for a field, or a value of it, only the first says so."""
+        news = [name for name in skew.undeclared(error.message) if (kind, name) not in self._undeclared]
+        if news:
+            self._undeclared.update((kind, name) for name in news)
+            log.error("no status is written: %s", skew.told(_PLURALS[kind], news))
 
 
 def _is_final(error: Exception) -> bool:
@@ -90,4 +113,4 @@ def _manifest(subject: Subject, status: Status) -> dict[str, Any]:
 
 def _path(subject: Subject) -> str:
     place = f"namespaces/{subject.namespace}/" if subject.namespace else ""
-    return f"/apis/{GROUP}/{VERSION}/{place}{subject.kind.lower()}s/{subject.name}/status"
+    return f"/apis/{GROUP}/{VERSION}/{place}{_PLURALS[subject.kind]}/{subject.name}/status"

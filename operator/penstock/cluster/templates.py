@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from penstock.api.names import GATE
 from penstock.cluster.client import KubeClient
+from penstock.cluster.listing import Unread, readable
 from penstock.core.offramp import Holder
 
 KINDS = {
@@ -53,15 +55,16 @@ class _Object(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Object).decode
 
 
-async def list_holders(client: KubeClient) -> AsyncIterator[Holder]:
-    """Every object of the built-in kinds that has a pod template, in all namespaces."""
+async def list_holders(client: KubeClient, aside: list[Unread]) -> AsyncIterator[Holder]:
+    """Every object of the built-in kinds that has a pod template, in all namespaces; what cannot be read goes aside."""
     for kind, (group, plural) in KINDS.items():
         async for page in client.list_pages(f"{group}/{plural}"):
-            for raw in page.items:
-                yield _holder(kind, group, plural, _decode(raw))
+            for holder in readable(kind.lower(), page, partial(_holder, kind, group, plural), aside):
+                yield holder
 
 
-def _holder(kind: str, group: str, plural: str, obj: _Object) -> Holder:
+def _holder(kind: str, group: str, plural: str, raw: msgspec.Raw) -> Holder:
+    obj = _decode(raw)
     metadata, spec = obj.metadata, obj.spec
     owner = next((one for one in metadata.ownerReferences if one.controller), None)
     return Holder(

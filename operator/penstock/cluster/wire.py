@@ -6,10 +6,9 @@ Field names are Kubernetes' own. No cyclic references, so the garbage collector 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from penstock.api.names import (
     DECISION_ANNOTATION,
@@ -17,7 +16,9 @@ from penstock.api.names import (
     FENCE_ANNOTATION,
     FLOOR_ANNOTATION,
     INTENT_ANNOTATION,
+    ISOLATED_ANNOTATION,
     LEFT_ANNOTATION,
+    PLACE_SETTLED_ANNOTATION,
     REVISION_ANNOTATION,
 )
 from penstock.cluster.wire_scheduling import (
@@ -62,21 +63,25 @@ class Annotations(
     gc=False,
     rename={
         "decision": DECISION_ANNOTATION,
+        "isolated": ISOLATED_ANNOTATION,
         "fence": FENCE_ANNOTATION,
         "deletion_cost": DELETION_COST_ANNOTATION,
         "intent": INTENT_ANNOTATION,
         "left": LEFT_ANNOTATION,
         "floor": FLOOR_ANNOTATION,
         "revision": REVISION_ANNOTATION,
+        "settled": PLACE_SETTLED_ANNOTATION,
     },
 ):
     decision: str = ""
+    isolated: str = ""
     fence: str = ""
     deletion_cost: str = ""
     intent: str = ""
     left: str = ""
     floor: str = ""
     revision: str = ""
+    settled: str = ""
 
 
 class OwnerReference(Struct, gc=False):
@@ -126,10 +131,26 @@ class Resources(Struct, gc=False):
     limits: Quantities | None = None
 
 
+class Source(Struct, gc=False):
+    """Where a variable's value comes from: that it comes from somewhere is all that we read."""
+
+
+class Variable(Struct, gc=False):
+    name: str = ""
+    value: str = ""
+    valueFrom: Source | None = None
+
+
+class VolumeMount(Struct, gc=False):
+    mountPath: str = ""
+
+
 class Container(Struct, gc=False):
     resources: Resources | None = None
     ports: list[ContainerPort] | None = None
     restartPolicy: str = ""
+    env: list[Variable] | None = None
+    volumeMounts: list[VolumeMount] | None = None
 
 
 class PodSpec(Struct, gc=False):
@@ -149,6 +170,7 @@ class PodSpec(Struct, gc=False):
     resourceClaims: list[Name] | None = None
     containers: list[Container] = []
     initContainers: list[Container] | None = None
+    ephemeralContainers: list[Container] | None = None
     overhead: Quantities | None = None
     resources: Resources | None = None
 
@@ -166,8 +188,13 @@ class PodStatus(Struct, gc=False):
     conditions: list[Condition] | None = None
 
 
+class PodMetadata(Metadata, gc=False):
+    annotations: msgspec.Raw | UnsetType = UNSET  # type: ignore[assignment]
+    """Undecoded: of some it is their very names that say something."""
+
+
 class Pod(Struct, gc=False):
-    metadata: Metadata
+    metadata: PodMetadata
     spec: PodSpec
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
@@ -193,6 +220,7 @@ class Taint(Struct, gc=False):
 class NodeSpec(Struct, gc=False):
     taints: list[Taint] | None = None
     unschedulable: bool = False
+    providerID: str = ""
 
 
 class NodeCondition(Condition, gc=False):
@@ -254,6 +282,7 @@ class PodReading(Struct, gc=False):
     namespace: str = ""
     name: str = ""
     devices: list[str] | None = None
+    claims: list[str] | None = None
     shared: bool = False
     watts: float | None = None
     activityPercent: float | None = None
@@ -275,16 +304,22 @@ class CapperStatus(Struct, gc=False):
     gpus: list[CappedGpu] | None = None
 
 
+class PlaceStatus(Struct, gc=False):
+    conditions: list[NodeCondition] | None = None
+
+
 class GpuNodeStatus(Struct, gc=False):
     heartbeatSeconds: float = 0.0
     sequence: int = 0
-    sampledAt: datetime | None = None
+    sampledAt: str = ""
+    """Read where the report is judged: an agent may write what the API server takes for a time and nobody else does."""
     platform: Platform | None = None
     gpus: list[Gpu] | None = None
     podResources: str = ""
     pods: list[PodReading] | None = None
     unallocatedInUse: list[str] | None = None
     capper: CapperStatus | None = None
+    place: PlaceStatus | None = None
 
 
 class Cap(Struct, gc=False):
@@ -321,7 +356,7 @@ class WorkloadStatus(Struct, gc=False):
 
 
 class Workload(Struct, gc=False):
-    """A Deployment or a ReplicaSet."""
+    """A Deployment or a ReplicaSet; of a Service no more than its metadata."""
 
     metadata: Metadata
     spec: WorkloadSpec = msgspec.field(default_factory=WorkloadSpec)
@@ -344,15 +379,16 @@ class Event(Struct, gc=False):
     object: msgspec.Raw
 
 
-class Versioned(Struct, gc=False):
-    """What a bookmark carries: only a resourceVersion."""
+class Identity(Struct, gc=False):
+    """What tells an object from the others of its kind; a bookmark has no more than the resourceVersion."""
 
-    metadata: Metadata
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""
 
 
-class CustomObject(Struct, gc=False):
-    """An object of a kind that people write; its spec is judged by the models in `penstock.api`."""
+class Identified(Struct, gc=False):
+    """Any object, of which nothing has to be readable but whose it is."""
 
-    metadata: Metadata
-    spec: Any = None
-    status: dict[str, Any] | None = None
+    metadata: Identity

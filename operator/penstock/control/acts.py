@@ -8,18 +8,21 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
 
 import aiohttp
 import msgspec
 
 from penstock.api.names import GATE
-from penstock.cluster.client import JSON_PATCH, KubeClient
+from penstock.cluster.client import JSON_PATCH, STRATEGIC_PATCH, KubeClient
 from penstock.cluster.state import ClusterState
+from penstock.control.decisionlog.recording import Recorder
 from penstock.core import manifests
+from penstock.core.decisionlog.record import Entry
 from penstock.core.lifecycle import Verdict
 from penstock.core.manifests import Lift, Manifest
-from penstock.core.model import Pod, PoolKey
-from penstock.errors import ApiError, Conflict, NotFound
+from penstock.core.model import Isolated, Pod, PoolKey
+from penstock.errors import ApiError, Conflict, JournalUnavailable, NotFound
 from penstock.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -80,17 +83,23 @@ class Acts:
     wake: Callable[[], None]
     refusals: dict[PoolKey, str] = field(default_factory=dict)
     """What the API server last answered to a pool's Deployment or Service, while it refuses."""
+    recorder: Recorder = field(default_factory=Recorder)
+    unrecorded: dict[PoolKey, str] = field(default_factory=dict)
+    """Why a pool's placements cannot be recorded, while its law demands that they are."""
     foreign_services: set[PoolKey] = field(default_factory=set)
     leaving: set[str] = field(default_factory=set)
     """Pods whose eviction was asked for and not refused, by uid: whoever asks next counts them as away."""
 
     # ------------------------------------------------------------------------------------------------------- pods
 
-    async def lift(self, lift: Lift, seen_at: float) -> None:
+    async def lift(self, lift: Lift, seen_at: float, entry: Entry, *, audit_required: bool) -> None:
         """Send the one patch that places a pod. Its room was booked before; it is given back if the patch is refused.
 
-        `seen_at` is our monotonic time when the pod first appeared.
+        `seen_at` is our monotonic time when the pod first appeared. Where a record is required the patch is sent once
+        `entry` is on disk, and never without.
         """
+        if not await self._on_record(lift, entry, required=audit_required):
+            return
         patch = msgspec.json.encode(manifests.lift_patch(lift))
         try:
             await self.client.patch(pod_path(lift.pod), patch, JSON_PATCH)
@@ -105,8 +114,23 @@ class Acts:
             self.metrics.decisions.labels("placed").inc()
             self.metrics.gate_seconds.observe(time.monotonic() - seen_at)
 
-    async def _look_again(self, lift: Lift) -> None:
-        """After a conflict or no answer: was it our own earlier try that went through?"""
+    async def _on_record(self, lift: Lift, entry: Entry, *, required: bool) -> bool:
+        key = PoolKey(lift.pod.namespace, lift.pod.pool)
+        try:
+            await self.recorder.record(entry, required=required)
+        except JournalUnavailable as error:
+            log.error("%s/%s waits for its audit record: %s", *_name(lift.pod), error)
+            self.unrecorded[key] = f"its law demands an audit record before a replica is placed, and {error}"
+            await asyncio.sleep(REFUSED_PAUSE_SECONDS)
+            self.state.forget(lift.pod.uid)
+            self.metrics.decisions.labels("unrecorded").inc()
+            self.wake()
+            return False
+        self.unrecorded.pop(key, None)
+        return True
+
+    async def _look_again(self, lift: Lift, outcome: str = "conflict") -> None:
+        """After a conflict, an error of the server or no answer: was it our own try that went through?"""
         try:
             pod = msgspec.json.decode(await self.client.get(pod_path(lift.pod)), type=_PodGates)
         except NotFound:
@@ -116,7 +140,9 @@ class Acts:
             log.warning("cannot tell whether %s/%s went through the gate; its room stays booked", *_name(lift.pod))
         else:
             if any(gate.get("name") == GATE for gate in pod.spec.scheduling_gates):
-                self._give_back(lift, "conflict")
+                self._give_back(lift, outcome)
+            else:
+                self.refusals.pop(PoolKey(lift.pod.namespace, lift.pod.pool), None)
 
     async def _refused(self, lift: Lift, refused: ApiError) -> None:
         """Tell it, and wait before the room is given back: a policy that says no says so again at once."""
@@ -125,9 +151,13 @@ class Acts:
             f"placing {lift.pod.name} refused: {refused.message}"
         )
         await asyncio.sleep(REFUSED_PAUSE_SECONDS)
-        self._give_back(lift, "refused")
+        if refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            await self._look_again(lift, "refused")
+        else:
+            self._give_back(lift, "refused")
 
     def _give_back(self, lift: Lift, outcome: str) -> None:
+        self.recorder.take_back(lift.pod, outcome, time.time())
         self.metrics.decisions.labels(outcome).inc()
         self.state.forget(lift.pod.uid)
         self.wake()
@@ -147,6 +177,31 @@ class Acts:
             return False
         log.info("deleted %s/%s: %s", *_name(pod), verdict.message)
         self.metrics.deleted_pods.labels(verdict.ending.value).inc()
+        return True
+
+    async def isolate(self, pod: Pod, pool_uid: str, one: Isolated) -> bool:
+        """Take a replica out of traffic. False where it should be tried again."""
+        patch = msgspec.json.encode(manifests.isolation_patch(pod, pool_uid, one))
+        try:
+            await self.client.patch(pod_path(pod), patch, STRATEGIC_PATCH)
+        except (NotFound, Conflict):
+            return True
+        except (ApiError, *Unanswered) as error:
+            log.warning("isolating %s/%s failed: %s", *_name(pod), error)
+            return False
+        log.info("isolated %s/%s: %s", *_name(pod), one.message)
+        return True
+
+    async def drain(self, pod: Pod, why: str) -> bool:
+        """Delete a pod within its own grace, whatever its PodDisruptionBudgets say. False: try again."""
+        try:
+            await self.client.delete(pod_path(pod), uid=pod.uid)
+        except (NotFound, Conflict):
+            return True
+        except (ApiError, *Unanswered) as error:
+            log.warning("draining %s/%s failed: %s", *_name(pod), error)
+            return False
+        log.info("drained %s/%s: %s", *_name(pod), why)
         return True
 
     async def evict(self, pod: Pod) -> EvictionOutcome:
@@ -182,8 +237,11 @@ class Acts:
             return None
         return msgspec.json.decode(answer, type=_Applied).metadata.generation
 
-    async def apply_service(self, key: PoolKey, pool_uid: str, manifest: Manifest) -> bool:
-        """Apply a pool's Service unless somebody else's has that name; False where it should be tried again."""
+    async def apply_service(self, key: PoolKey, pool_uid: str, manifest: Manifest) -> int | None:
+        """Apply a pool's Service unless somebody else's has that name, which `foreign_services` then says.
+
+        Its new resourceVersion, or None where it should be tried again.
+        """
         path = f"/api/v1/namespaces/{key.namespace}/services/{key.name}"
         try:
             found = msgspec.json.decode(await self.client.get(path), type=_Owned).metadata
@@ -191,12 +249,15 @@ class Acts:
             found = None
         except (ApiError, *Unanswered) as error:
             log.warning("reading Service %s failed: %s", key, error)
-            return False
+            return None
         if found and all(owner.get("uid") != pool_uid for owner in found.owner_references):
             self.foreign_services.add(key)
-            return True
+            return None
         self.foreign_services.discard(key)
-        return await self._apply(key, path, manifest) is not None
+        answer = await self._apply(key, path, manifest)
+        if answer is None:
+            return None
+        return int(msgspec.json.decode(answer, type=_Applied).metadata.resource_version)
 
     async def _apply(self, key: PoolKey, path: str, manifest: Manifest) -> bytes | None:
         try:
@@ -214,6 +275,7 @@ class Acts:
 
 class _Meta(msgspec.Struct, gc=False, rename="camel"):
     generation: int = 0
+    resource_version: str = ""
     owner_references: list[dict[str, object]] = []
 
 

@@ -10,10 +10,10 @@ from penstock.control.acts import Acts
 from penstock.control.picture import Picture
 from penstock.core import draining
 from penstock.core.draining import Refusal
-from penstock.core.evidence import Evidence
 from penstock.core.health import BROKEN, Broken, on_broken_gpus
 from penstock.core.lifecycle import Verdict
 from penstock.core.model import PoolKey, Telemetry
+from penstock.core.placement.evidence import Evidence
 
 ASK_AGAIN_SECONDS = 5.0
 """Pause after a refused eviction: a PodDisruptionBudget changes its mind no faster than a replica becomes ready."""

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from penstock.api.inferencepool import LearnedWatts as Written
+from penstock.api.inferencepool import PoolPower
+from penstock.api.stored import stored
 from penstock.cluster.state import ClusterState
 from penstock.control.picture import Picture
-from penstock.core import learning
-from penstock.core.evidence import Evidence
-from penstock.core.fleet import Fleet
-from penstock.core.learned_status import learned_of, learned_watts
-from penstock.core.learning import HOUR_SECONDS, Hour, Kind, Learned, Sample
 from penstock.core.model import PoolKey
+from penstock.core.placement.evidence import Evidence
+from penstock.core.placement.fleet import Fleet
+from penstock.core.power import learning
+from penstock.core.power.learned_status import learned_of, learned_watts
+from penstock.core.power.learning import HOUR_SECONDS, Hour, Kind, Learned, Sample
 
 LOOK_SECONDS = 0.25
 ROWS_AT_ONCE = 50
@@ -29,8 +29,6 @@ JUDGE_SECONDS = 5.0
 RISE_RATIO = 1.05
 SOONER = 6.0
 """How much sooner than anything else a rise by more than `RISE_RATIO` is written."""
-
-_read = TypeAdapter(tuple[Written, ...]).validate_python
 
 
 @dataclass
@@ -158,8 +156,4 @@ def _recalled(uid: str, status: Mapping[str, Any], now_time: float) -> _Memory:
 
 
 def _said(status: Mapping[str, Any]) -> tuple[Written, ...]:
-    try:
-        return _read((status.get("power") or {}).get("learned") or ())
-    except ValidationError:
-        # An older version's status that cannot be read any more says nothing: learning begins anew.
-        return ()
+    return stored(PoolPower, status.get("power") or {}).learned

@@ -14,12 +14,12 @@ from penstock.cluster.client import MERGE_PATCH, STRATEGIC_PATCH, KubeClient
 from penstock.cluster.events import Events, Severity, Subject
 from penstock.control.acts import Spawn
 from penstock.core import manifests, nodelabels
-from penstock.core.evidence import Evidence
-from penstock.core.fleet import Fleet
 from penstock.core.manifests import Manifest
 from penstock.core.model import Mark, Node
-from penstock.core.row import Row
-from penstock.core.status import rfc3339
+from penstock.core.placement.evidence import Evidence
+from penstock.core.placement.fleet import Fleet
+from penstock.core.placement.row import Row
+from penstock.core.telling.status import rfc3339
 from penstock.errors import ApiError
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import signal
 import time
 from collections.abc import Awaitable, Coroutine
@@ -17,6 +18,7 @@ from penstock.cluster.client import KubeClient
 from penstock.cluster.events import Events
 from penstock.cluster.feeds import informers
 from penstock.cluster.informer import Informer
+from penstock.cluster.journal import Journal
 from penstock.cluster.lease import Elector, Timing
 from penstock.cluster.probes import Probes
 from penstock.cluster.prometheus import PrometheusTelemetry, Server
@@ -24,14 +26,22 @@ from penstock.cluster.roster import Roster
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
-from penstock.control.capping import Capping
-from penstock.control.deeds import Deeds
-from penstock.control.ladder import Ladders
+from penstock.control.decisionlog.epochs import Epochs
+from penstock.control.decisionlog.recording import Recorder
 from penstock.control.loop import ControlLoop
 from penstock.control.nodelabels import NodeLabels
+from penstock.control.power.capping import Capping
+from penstock.control.power.deeds import Deeds
+from penstock.control.power.ladder import Ladders
+from penstock.control.power.shedding import Shedder
 from penstock.control.report import Reporter
-from penstock.control.shedding import Shedder
+from penstock.control.residency.doubt_report import DoubtReporter
+from penstock.control.residency.doubting import Doubting, table_of
+from penstock.control.residency.isolating import Isolating
+from penstock.control.residency.law_report import LawReporter
+from penstock.control.residency.marking import Marking
 from penstock.control.workloads import Workloads
+from penstock.core.residency.doubts import Rules
 from penstock.errors import PenstockError
 from penstock.handlers.watch import watch_written_kinds
 from penstock.metrics import Metrics
@@ -92,15 +102,24 @@ class Operator:
     def __init__(self, settings: Settings, access: Access, client: KubeClient, metrics: Metrics) -> None:
         self.settings, self.access, self.client, self.metrics = settings, access, client, metrics
         self.state = ClusterState(hears_agents=settings.telemetry_source == "Agent")
-        self.informers: tuple[Informer[Any], ...] = informers(client, self.state, metrics, settings.watch_quiet_seconds)
+        self.informers: tuple[Informer[Any], ...] = informers(
+            client,
+            self.state,
+            metrics,
+            settings.watch_quiet_seconds,
+            verified_in=settings.namespace if settings.verification else "",
+        )
         for one in self.informers:
             metrics.watch_age_seconds.labels(one.kind.resource).set_function(partial(getattr, one, "age_seconds"))
+        metrics.verification_age_seconds.set_function(lambda: _age_seconds(self.state))
         timing = Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
         self.elector = Elector(client, settings.namespace, settings.identity, timing)
         self.events = Events(client, metrics, settings.identity)
         self.status_writer = StatusWriter(client, metrics, settings.status_writes_per_second)
         self.stopping = asyncio.Event()
         self.roster = Roster(client, self.state)
+        self.journal = _journal(settings)
+        self.epochs = _epochs(settings, client, self.state, self.journal)
         self.prometheus = _prometheus(settings, self.state)
         if self.prometheus:
             age_seconds = partial(getattr, self.prometheus, "age_seconds")
@@ -114,9 +133,12 @@ class Operator:
             forever = [group.create_task(task) for task in self._tasks(loop)]
             leading = group.create_task(_never_ends("the control loop", self._lead(loop)))
             await self.stopping.wait()
+            watched_time = time.time()
             log.info("stopping: no new decisions, %d writes under way", len(acting.under_way))
             leading.cancel()
             await acting.drain()
+            if self.epochs:
+                await self.epochs.end(watched_time)
             await self.elector.release()
             for task in forever:
                 task.cancel()
@@ -138,12 +160,13 @@ class Operator:
             _never_ends("the status writer", self.status_writer.run()),
             _never_ends("the event poster", self.events.run()),
             _never_ends("the probes", probes.run()),
+            *((_never_ends("the decision log", self.journal.run()),) if self.journal else ()),
             *((_never_ends("the queries to Prometheus", self.prometheus.run()),) if self.prometheus else ()),
             watch_written_kinds(self.access, self.state, self.settings.watch_quiet_seconds),
         ]
 
     def _control_loop(self, acting: Acting) -> ControlLoop:
-        acts = Acts(self.client, self.state, self.metrics, self.state.wake.set)
+        acts = Acts(self.client, self.state, self.metrics, self.state.rouse, recorder=Recorder(self.journal))
         deeds = Deeds(self.state, self.events, self.metrics)
         capping = Capping(self.state, acts, acting.spawn, lambda: self.elector.fence)
         return ControlLoop(
@@ -158,6 +181,13 @@ class Operator:
                 self.settings.gpu_failed_seconds,
                 self.settings.telemetry_lost_seconds,
             ),
+            marking=Marking(self.client, self.state, acting.spawn),
+            isolating=Isolating(self.state, acts, self.events, acting.spawn),
+            law_reporter=LawReporter(self.state, self.status_writer, self.events),
+            doubting=_doubting(self.settings, self.state),
+            doubt_reporter=DoubtReporter(
+                self.client, self.events, self.metrics, acting.spawn, self.settings.telemetry_source == "Agent"
+            ),
             metrics=self.metrics,
             settings=self.settings,
             spawn=acting.spawn,
@@ -167,9 +197,11 @@ class Operator:
 
     async def _lead(self, loop: ControlLoop) -> None:
         await self._synced()
-        await self.elector.acquire()
+        fence = await self.elector.acquire()
         async with asyncio.TaskGroup() as group:
             group.create_task(_never_ends("the Lease", self.elector.keep()))
+            if self.epochs:
+                group.create_task(_never_ends("the epoch of the decision log", self.epochs.run(fence)))
             group.create_task(_never_ends("the turns", self._decide(loop)))
 
     async def _decide(self, loop: ControlLoop) -> None:
@@ -197,10 +229,39 @@ class Operator:
         """Why we are not ready; empty where we are: synced and, if leading, deciding."""
         waiting = [one.kind.resource for one in self.informers if not one.synced.is_set()]
         if waiting or not self.roster.synced.is_set():
-            return f"not synced: {', '.join(waiting) or 'inferencepools and powerdomains'}"
+            return f"not synced: {', '.join(waiting) or 'what people wrote'}"
         if self.elector.leading and loop.turned_at is None:
             return "leading, but no decision was made yet"
         return ""
+
+
+def _doubting(settings: Settings, state: ClusterState) -> Doubting:
+    table = table_of(settings.regions, settings.clearances, time.time())
+    return Doubting(state, Rules(table, settings.clearances, settings.place_steady_seconds))
+
+
+def _journal(settings: Settings) -> Journal | None:
+    if settings.decision_log_directory is None:
+        return None
+    return Journal(settings.decision_log_directory)
+
+
+def _epochs(settings: Settings, client: KubeClient, state: ClusterState, journal: Journal | None) -> Epochs | None:
+    if journal is None:
+        return None
+    retention_seconds = settings.decision_log_retention_days * 86_400.0
+    # The uid of kube-system is what a cluster is known by: it lives as long as the cluster does.
+    return Epochs(client, journal, settings.namespace, lambda: _uid(state, "kube-system"), retention_seconds, time.time)
+
+
+def _age_seconds(state: ClusterState) -> float:
+    """Of what was found when somebody tried last whether the API server holds the law."""
+    return time.time() - state.verification.time if state.verification else math.inf
+
+
+def _uid(state: ClusterState, namespace: str) -> str:
+    found = state.namespaces.get(namespace)
+    return found.uid if found else ""
 
 
 def _prometheus(settings: Settings, state: ClusterState) -> PrometheusTelemetry | None:

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
 
 import msgspec
-from pydantic import ValidationError
 
-from penstock.api.inferencepool import InferencePoolStatus, LearnedWatts
+from penstock.api.inferencepool import InferencePoolStatus, LearnedWatts, Violation
 from penstock.api.meta import Condition
 from penstock.api.powerdomain import PowerDomainStatus
+from penstock.api.stored import is_whole, stored
 from penstock.cluster.events import Events, Severity, Subject
+from penstock.cluster.objects import DomainObject
 from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
-from penstock.control.ladder import Ladders
 from penstock.control.picture import Picture
-from penstock.control.power_metrics import PowerMetrics, Snapshot
-from penstock.core import book, domain_status, draw, lifecycle, residency, status
-from penstock.core.evidence import Evidence, judge
-from penstock.core.fleet import Fleet
-from penstock.core.hurdles import Hurdle, hurdles
+from penstock.control.power.idleness import Idleness
+from penstock.control.power.ladder import Ladders
+from penstock.control.power.power_metrics import PowerMetrics, Snapshot
+from penstock.control.residency.laws import is_lawful
+from penstock.core import lifecycle, residency
 from penstock.core.lifecycle import Verdict
 from penstock.core.model import Pod, PoolKey, RightOfReturn
-from penstock.core.placement import Plan
+from penstock.core.placement.choice import Plan
+from penstock.core.placement.evidence import Evidence, judge
+from penstock.core.placement.fleet import Fleet
+from penstock.core.placement.verdicts import Waiting
 from penstock.core.pool import Pool, RollCall
-from penstock.core.status import Outcome, PlacedFact, PoolFacts, WaitingFact
-from penstock.core.verdicts import Waiting
+from penstock.core.power import book, domain_status, draw
+from penstock.core.power.hurdles import Hurdle, hurdles
+from penstock.core.telling import status
+from penstock.core.telling.outcomes import Outcome
+from penstock.core.telling.status import PlacedFact, PoolFacts, WaitingFact
+from penstock.errors import UNREADABLE
 from penstock.metrics import Metrics
 from penstock.settings import Settings
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at the same thing: under load many turns pass while one status is made."""
-LOOK_REST_RATIO = 100.0
+LOOK_REST_RATIO = 300.0
 LONGEST_REST_SECONDS = 1.0
-"""The domains of a large fleet rest a hundred times as long as the look at them took, but no longer than this."""
+"""The domains of a large fleet rest three hundred times as long as the look at them took, but no longer than this."""
 _DOMAINS = "domains"
 REFRESH_SECONDS = 5.0
 """Measured figures are looked at this often where nothing else changed."""
@@ -52,7 +60,8 @@ class _Record(msgspec.Struct, gc=False):
     reason: str = ""
 
 
-Status = TypeVar("Status", InferencePoolStatus, PowerDomainStatus)
+log = logging.getLogger(__name__)
+
 _decode_record = msgspec.json.Decoder(_Record).decode
 
 
@@ -74,6 +83,11 @@ class Scene:
         """The plan's waiting replicas by pool."""
         return _by_pool(self.plan.waiting)
 
+    @cached_property
+    def statements(self) -> Mapping[str, book.Statement]:
+        """Every domain's account by name: worked out when first asked for, since it walks the whole fleet."""
+        return {one.name: one for one in book.statements(self.picture.fleet, self.now_time)}
+
 
 @dataclass
 class Reporter:
@@ -87,21 +101,27 @@ class Reporter:
     settings: Settings
     learned: Callable[[PoolKey], tuple[LearnedWatts, ...]] = lambda _: ()
     """What a pool's status says of what was learned."""
+    violations: Callable[[PoolKey], tuple[Violation, ...]] = lambda _: ()
+    """What it says of replicas that are outside the law."""
     _pools: dict[PoolKey, InferencePoolStatus] = field(default_factory=dict)
     _domains: dict[str, PowerDomainStatus] = field(default_factory=dict)
     _uids: dict[object, str] = field(default_factory=dict)
     """Of which object each status was made: one deleted and made anew between two turns has none yet."""
     _next_at: dict[object, float] = field(default_factory=dict)
     _due: set[PoolKey] = field(default_factory=set)
+    _spoiled: set[object] = field(default_factory=set)
+    """Whose status could not be made when it was tried last."""
     _domains_due: bool = True
     _reported: object = None
     _told: dict[PoolKey, object] = field(default_factory=dict)
     """What this pool's replicas were last told: a wait that goes on unchanged is no news."""
     _refreshed_at: float = 0.0
+    _idleness: Idleness = field(init=False)
     power: PowerMetrics = field(default_factory=PowerMetrics)
 
     def __post_init__(self) -> None:
         self.metrics.registry.register(self.power)
+        self._idleness = Idleness(self.settings.idle_seconds)
 
     def report(self, scene: Scene) -> None:
         """Report what this turn found."""
@@ -146,32 +166,25 @@ class Reporter:
 
     def _look(self, scene: Scene, pools: Collection[PoolKey], *, domains: bool) -> None:
         started_at = time.perf_counter()
-        statements = {one.name: one for one in book.statements(scene.picture.fleet, scene.now_time)}
         if domains:
             self._domains_due = False
-            self._report_domains(scene, statements)
-            self.power.show(Snapshot(scene.picture.fleet, tuple(statements.values()), scene.ladders.stages))
+            self._report_domains(scene)
+            self.power.show(Snapshot(scene.picture.fleet, tuple(scene.statements.values()), scene.ladders.stages))
             rest_seconds = LOOK_REST_RATIO * (time.perf_counter() - started_at)
             self._next_at[_DOMAINS] = scene.now_at + min(max(rest_seconds, LOOK_SECONDS), LONGEST_REST_SECONDS)
-        if pools:
-            self._report_pools(scene, statements, pools)
+        for key in pools:
+            self._report_pool(scene, key)
 
     def _may_look(self, key: object, now_at: float) -> bool:
         return now_at >= self._next_at.get(key, 0.0)
 
-    def _looked(self, key: object, now_at: float) -> None:
-        self._next_at[key] = now_at + LOOK_SECONDS
-
     # ------------------------------------------------------------------------------------------------------- pools
 
-    def _report_pools(self, scene: Scene, statements: Mapping[str, book.Statement], keys: Collection[PoolKey]) -> None:
-        drawn = draw.pool_watts(row.view for row in scene.picture.fleet.rows)
-        for key in keys:
-            self._due.discard(key)
-            self._looked(key, scene.now_at)
-            waiting = scene.waiting.get(key, ())
-            facts = self._facts(scene, key, waiting, drawn.get(key, 0.0), statements)
-            self._tell_pool(facts, scene.now_at)
+    def _report_pool(self, scene: Scene, key: PoolKey) -> None:
+        self._due.discard(key)
+        self._next_at[key] = scene.now_at + LOOK_SECONDS
+        with self._set_aside(key, scene.now_at):
+            self._tell_pool(self._facts(scene, key), scene.now_at)
 
     def _wrote(self, key: object, now_at: float) -> None:
         self._next_at[key] = now_at + 1.0 / self.settings.status_writes_per_second
@@ -180,56 +193,54 @@ class Reporter:
         key = facts.pool.key
         found = self.state.pools[key]
         known = self._pools.get(key) if self._is_same(key, found.uid) else None
-        before = known or _stored(InferencePoolStatus, found.status)
+        before = known or stored(InferencePoolStatus, found.status)
         after = status.pool_status(facts, before)
         self._pools[key] = after
         self._count(facts)
-        if after == before:
+        if after == before and (known is not None or is_whole(InferencePoolStatus, found.status)):
             return
         self._wrote(key, now_at)
         subject = Subject("InferencePool", key.namespace, key.name, facts.pool.uid)
         self.writer.put(subject, after.as_json())
         self._post_turned(subject, before.conditions, after.conditions)
 
-    def _facts(
-        self,
-        scene: Scene,
-        key: PoolKey,
-        waiting: Sequence[Waiting],
-        watts: float,
-        statements: Mapping[str, book.Statement],
-    ) -> PoolFacts:
+    def _facts(self, scene: Scene, key: PoolKey) -> PoolFacts:
         picture = scene.picture
         pool, roll = picture.pools[key], picture.rolls[key]
-        placed = tuple(self._placed(pool, roll, picture.fleet))
+        placed = tuple(self._placed(pool, roll, picture.fleet, scene.now_time))
         nodes = {one.node for one in placed}
-        domains = {name for node in nodes for name in book.domain_names(picture.fleet, node)}
         slow = lifecycle.slow_scheduler(roll.pinned, scene.now_time, self.settings.scheduler_slow_seconds)
         return PoolFacts(
             pool=pool,
             roll=roll,
-            waiting=tuple(_waiting_facts(pool, roll, waiting)),
+            waiting=tuple(_waiting_facts(pool, roll, scene.waiting.get(key, ()))),
             placed=placed,
-            measured_watts=watts,
-            effective_codes=residency.codes(pool.rules.residency),
+            measured_watts=self._drawn_watts(picture.fleet, key),
+            effective_codes=residency.codes(pool.law.residency),
             stale_nodes=[name for name in sorted(nodes) if _stale(picture.fleet, name, scene.now_at)],
             over_budget=[
-                domain_status.over_budget(statements[name])
-                for name in sorted(domains)
-                if statements[name].over_watts > 0
+                domain_status.over_budget(scene.statements[name]) for name in book.over_budget(picture.fleet, nodes)
             ],
-            in_domains=all(book.domain_names(picture.fleet, node) for node in nodes),
+            without_domain=[name for name in sorted(nodes) if name and not book.domain_names(picture.fleet, name)],
+            raised_watts=book.raised_watts(picture.fleet, key, nodes),
+            idle=self._idleness.look(key, roll.bound, picture.fleet, scene.now_at),
             verdicts=scene.verdicts.get(key, ()),
             slow_pods=[pod.name for pod in slow],
             foreign_service=key in self.acts.foreign_services,
             learned=self.learned(key),
+            violations=self.violations(key),
             refusal=self.acts.refusals.get(key, ""),
+            unrecorded=self.acts.unrecorded.get(key, ""),
             shed=scene.ladders.shedder.waiting_of(key),
             hurdles=_hurdles(pool, roll, picture.fleet, scene.now_at),
             now_time=scene.now_time,
         )
 
-    def _placed(self, pool: Pool, roll: RollCall, fleet: Fleet) -> Iterable[PlacedFact]:
+    def _drawn_watts(self, fleet: Fleet, key: PoolKey) -> float:
+        nodes = {pod.node for pod in self.state.pods_by_pool.get(key, {}).values()} & fleet.position.keys()
+        return draw.pool_watts(fleet.rows[fleet.position[node]].view for node in nodes).get(key, 0.0)
+
+    def _placed(self, pool: Pool, roll: RollCall, fleet: Fleet, now_time: float) -> Iterable[PlacedFact]:
         drawn: dict[str, Mapping[str, float]] = {}
         for pod in sorted((*roll.pinned, *roll.bound), key=lambda one: one.name):
             node = fleet.node(pod.place) if pod.place else None
@@ -244,12 +255,13 @@ class Reporter:
                 watts=book.held_watts(fleet, pod),
                 measured_watts=drawn.get(pod.place, {}).get(pod.uid),
                 reason=_reason(pod),
-                lawful=node is None or residency.law(pool.rules.residency, node) is not None,
+                lawful=node is None or is_lawful(pool.standing_law, node, now_time),
             )
 
     def _count(self, facts: PoolFacts) -> None:
         labels = (facts.pool.key.namespace, facts.pool.key.name)
         self.metrics.placed_replicas.labels(*labels).set(len(facts.placed))
+        self.metrics.idle_replicas.labels(*labels).set(len(facts.idle))
         counts: dict[str, int] = defaultdict(int)
         for one in facts.waiting:
             counts[one.reason] += 1
@@ -257,33 +269,51 @@ class Reporter:
 
     # ----------------------------------------------------------------------------------------------------- domains
 
-    def _report_domains(self, scene: Scene, statements: Mapping[str, book.Statement]) -> None:
+    def _report_domains(self, scene: Scene) -> None:
+        self.metrics.nodes_without_domain.set(len(book.nodes_without_domain(scene.picture.fleet)))
+        statements = scene.statements
         for name, found in self.state.domains.items():
             if not self._may_look(name, scene.now_at):
-                self._domains_due = True
+                self._domains_due |= name not in self._spoiled
                 continue
-            known = self._domains.get(name) if self._is_same(name, found.uid) else None
-            before = known or _stored(PowerDomainStatus, found.status)
-            facts = domain_status.DomainFacts(
-                name=name,
-                generation=found.generation,
-                problems=scene.picture.power.problems.get(name, ()),
-                statement=statements.get(name),
-                rights=tuple(right for right in scene.rights if right.domain == name),
-                now_time=scene.now_time,
-                ladder=scene.ladders.status(name, before.ladder, statements.get(name), scene.now_at),
-                standing=scene.picture.power.standings.get(name),
-            )
-            after = domain_status.domain_status(facts, before)
-            self._domains[name] = after
-            if after == before:
-                continue
-            self._wrote(name, scene.now_at)
-            subject = Subject("PowerDomain", "", name, found.uid)
-            self.writer.put(subject, after.as_json())
-            self._post_turned(subject, before.conditions, after.conditions)
+            self._spoiled.discard(name)
+            with self._set_aside(name, scene.now_at):
+                self._tell_domain(scene, found, statements.get(name))
+
+    def _tell_domain(self, scene: Scene, found: DomainObject, statement: book.Statement | None) -> None:
+        name = found.name
+        known = self._domains.get(name) if self._is_same(name, found.uid) else None
+        before = known or stored(PowerDomainStatus, found.status)
+        facts = domain_status.DomainFacts(
+            name=name,
+            generation=found.generation,
+            problems=scene.picture.power.problems.get(name, ()),
+            statement=statement,
+            rights=tuple(right for right in scene.rights if right.domain == name),
+            now_time=scene.now_time,
+            ladder=scene.ladders.status(name, before.ladder, statement, scene.now_at),
+            standing=scene.picture.power.standings.get(name),
+        )
+        after = domain_status.domain_status(facts, before)
+        self._domains[name] = after
+        if after == before and (known is not None or is_whole(PowerDomainStatus, found.status)):
+            return
+        self._wrote(name, scene.now_at)
+        subject = Subject("PowerDomain", "", name, found.uid)
+        self.writer.put(subject, after.as_json())
+        self._post_turned(subject, before.conditions, after.conditions)
 
     # ------------------------------------------------------------------------------------------------------ shared
+
+    @contextlib.contextmanager
+    def _set_aside(self, key: object, now_at: float) -> Iterator[None]:
+        """One status that cannot be made is said and tried again later; it never keeps the others from being made."""
+        try:
+            yield
+        except UNREADABLE:
+            log.exception("the status of %s cannot be made", key)
+            self._spoiled.add(key)
+            self._next_at[key] = now_at + REFRESH_SECONDS
 
     def _is_same(self, key: object, uid: str) -> bool:
         same = self._uids.get(key) == uid
@@ -304,6 +334,7 @@ class Reporter:
             self._uids.pop(key, None)
             self._next_at.pop(key, None)
             self._due.discard(key)
+            self._idleness.forget(key)
             self.metrics.forget_pool(key.namespace, key.name)
         for name in self._domains.keys() - self.state.domains.keys():
             del self._domains[name]
@@ -318,23 +349,8 @@ def _by_pool(waiting: Iterable[Waiting]) -> dict[PoolKey, list[Waiting]]:
     return found
 
 
-def _stored(kind: type[Status], raw: Mapping[str, object]) -> Status:
-    """The status that the API server has; an older version's that cannot be read any more counts as none."""
-    try:
-        return kind.model_validate(dict(raw))
-    except ValidationError:
-        return kind()
-
-
 def _waiting_facts(pool: Pool, roll: RollCall, waiting: Iterable[Waiting]) -> Iterable[WaitingFact]:
-    for one in waiting:
-        yield WaitingFact(
-            reason=one.reason,
-            message=one.message,
-            would_fit=one.would_fit,
-            since_time=one.replica.since_time,
-            refusals={which.title: count for which, count in one.refused},
-        )
+    yield from (status.waiting_fact(pool, one) for one in waiting)
     for pod in roll.held:
         gates = ", ".join(pod.foreign_gates)
         told = f"held by the scheduling gate {gates} of somebody else; ours is decided when it is the last one"

@@ -7,31 +7,36 @@ from dataclasses import replace
 from math import ceil
 from zoneinfo import ZoneInfo
 
-import pycountry
 from cronsim import CronSimError
 
 from penstock.api import quantity
 from penstock.api.inferencepool import InferencePoolSpec
-from penstock.api.powerdomain import BudgetWindow, NodeSelector, PowerDomainSpec
-from penstock.core.budget import Window, first_firing
-from penstock.core.model import Domain, Guarantee, Mode, PlacementRules, Residency, SoftSpread
-from penstock.core.pool import Problem
-from penstock.core.residency import alternatives, country_of
-from penstock.core.scheduling import LabelRule, Operator, Requirement
+from penstock.api.powerdomain import BudgetWindow, PowerDomainSpec, SelectedNodes
+from penstock.api.selector import LabelSelector
+from penstock.core.model import Domain, Guarantee, Mode, PlacementRules, SoftSpread
+from penstock.core.placement.scheduling import LabelRule, Operator, Requirement
+from penstock.core.power.budget import Window, first_firing
+from penstock.core.residency import reading
+from penstock.core.residency.ceiling import strictest
+from penstock.core.residency.groups import NO_GROUPS, Groups
+from penstock.core.telling.problem import Problem
 from penstock.errors import InvalidInput
 
 SOME_TIME = 1.75e9
 """A moment to ask for the next opening: an expression that ever fires does within the years behind it."""
-_MEANT = {"UK": "GB", "EL": "GR"}
-"""Codes that people and institutions use and ISO 3166-1 reserves, with the ones it assigned."""
 
 
-def rules(spec: InferencePoolSpec) -> PlacementRules:
-    """What a pool asks of the place of each replica. Raises InvalidInput with the first of its `problems`."""
-    for problem in problems(spec):
+def rules(spec: InferencePoolSpec, groups: Groups = NO_GROUPS) -> PlacementRules:
+    """What a pool asks of the place of each replica. Raises InvalidInput with the first of its `problems`.
+
+    `groups` are the JurisdictionGroups in force. What policies ask beside is none of this: see `residency.ceiling`.
+    """
+    for problem in problems(spec, groups):
         raise InvalidInput(problem.field, problem.value, problem.remedy)
+    own = reading.pool(spec.residency, groups).found
     return PlacementRules(
-        residency=_residency(spec),
+        residency=own.residency,
+        on_violation=strictest((own.on_violation,)),
         gpu_products=frozenset(spec.gpu.products),
         gpu_memory_bytes=ceil(quantity.parse(spec.gpu.min_memory)) if spec.gpu.min_memory is not None else 0,
         declared_watts=spec.power.watts_per_replica if spec.power else None,
@@ -43,22 +48,16 @@ def rules(spec: InferencePoolSpec) -> PlacementRules:
     )
 
 
-def problems(spec: InferencePoolSpec) -> tuple[Problem, ...]:
+def problems(spec: InferencePoolSpec, groups: Groups = NO_GROUPS) -> tuple[Problem, ...]:
     """Everything in the spec that its author must change before a replica can be placed by it."""
-    named = [(f"spec.residency.allowed[{at}]", code) for at, code in enumerate(spec.residency.allowed or ())]
-    named += [(f"spec.residency.denied[{at}]", code) for at, code in enumerate(spec.residency.denied)]
-    unknown = [Problem(field, code, remedy) for field, code in named if (remedy := _remedy(code))]
-    if unknown or alternatives(_residency(spec)):
-        return tuple(unknown)
-    nowhere = "denied takes every allowed place, so no node is lawful: take one out of denied, or allow another"
-    return (Problem("spec.residency.allowed", ", ".join(spec.residency.allowed or ()), nowhere),)
+    return reading.pool(spec.residency, groups).problems
 
 
 def domain(name: str, spec: PowerDomainSpec) -> Domain:
     """A power budget in watts and ratios, with the parent and the budget as they are written."""
     return Domain(
         name=name,
-        selector=_label_rule(spec.node_selector) if spec.node_selector is not None else None,
+        selector=label_rule(spec.node_selector) if spec.node_selector is not None else None,
         nodes=frozenset(spec.nodes or ()),
         parent=spec.parent or "",
         budget_watts=spec.budget.watts,
@@ -68,6 +67,12 @@ def domain(name: str, spec: PowerDomainSpec) -> Domain:
         overhead_watts=spec.overhead.watts,
         per_gpu_watt=spec.overhead.per_gpu_watt,
     )
+
+
+def selection(held: SelectedNodes) -> Domain:
+    """A domain of which nothing is known but the nodes that it held."""
+    rule = label_rule(held.node_selector) if held.node_selector is not None else None
+    return Domain(name=held.name, selector=rule, nodes=frozenset(held.nodes))
 
 
 def domain_problems(spec: PowerDomainSpec) -> tuple[Problem, ...]:
@@ -94,39 +99,8 @@ def _window_problems(at: int, one: BudgetWindow) -> Iterable[Problem]:
         yield Problem(f"{field}.timeZone", one.time_zone, remedy)
 
 
-def _residency(spec: InferencePoolSpec) -> Residency:
-    allowed, denied = spec.residency.allowed, spec.residency.denied
-    return Residency(
-        restricted=bool(allowed or denied),
-        allowed_countries=_countries(allowed) if allowed else None,
-        allowed_subdivisions=_subdivisions(allowed or ()),
-        denied_countries=_countries(denied),
-        denied_subdivisions=_subdivisions(denied),
-    )
-
-
-def _countries(codes: Iterable[str]) -> frozenset[str]:
-    return frozenset(code for code in codes if "-" not in code)
-
-
-def _subdivisions(codes: Iterable[str]) -> frozenset[str]:
-    return frozenset(code for code in codes if "-" in code)
-
-
-def _remedy(code: str) -> str:
-    """What to write instead of a code that ISO 3166 does not have; empty for one that it has."""
-    country = country_of(code)
-    if country in _MEANT:
-        return f"ISO 3166 has no {country}: write {code.replace(country, _MEANT[country], 1)}"
-    if pycountry.countries.get(alpha_2=country) is None:
-        return f"ISO 3166-1 has no country {country}: write the alpha-2 code of each country, such as DE"
-    if code == country or pycountry.subdivisions.get(code=code) is not None:
-        return ""
-    known = sorted(part.code for part in pycountry.subdivisions.get(country_code=country) or ())
-    return f"ISO 3166-2 has no {code}: write {country}" + (f" or a part of it such as {known[0]}" if known else "")
-
-
-def _label_rule(selector: NodeSelector) -> LabelRule:
+def label_rule(selector: LabelSelector) -> LabelRule:
+    """A label selector in the core's words."""
     labels = [Requirement(key, Operator.IN, (value,)) for key, value in sorted(selector.match_labels.items())]
     expressions = [Requirement(one.key, Operator(one.operator), one.values) for one in selector.match_expressions]
     return LabelRule((*labels, *expressions))

@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from penstock.api.names import (
+    API_VERSION,
     DECISION_ANNOTATION,
     DELETION_COST_ANNOTATION,
     FENCE_ANNOTATION,
     FLOOR_ANNOTATION,
     GATE,
     INTENT_ANNOTATION,
+    ISOLATED_ANNOTATION,
+    LAW_LABEL,
+    LAW_REQUIRED,
     LEFT_ANNOTATION,
     NODE_NAME_FIELD,
     POOL_LABEL,
     SERVING_LABEL,
+    TEMPLATE_HASH_LABEL,
 )
-from penstock.core.model import Mark, Node, Pod, PoolKey
-from penstock.core.scheduling import NodeTerm, Operator, Requirement
+from penstock.core.model import Isolated, Mark, Node, Pod, PoolKey
+from penstock.core.placement.scheduling import NodeTerm, Operator, Requirement
+from penstock.core.residency import isolation
+from penstock.core.telemetry import PlaceMark
 
 Manifest = dict[str, Any]
 PatchOperations = list[dict[str, Any]]
@@ -226,6 +234,19 @@ def deletion_cost_patch(pod: Pod, cost: int) -> PatchOperations:
     ]
 
 
+def isolation_patch(pod: Pod, pool_uid: str, one: Isolated) -> Manifest:
+    """A strategic merge patch that takes a replica out of traffic and out of its ReplicaSet's hands."""
+    owner = {"apiVersion": API_VERSION, "kind": "InferencePool", "name": pod.pool, "uid": pool_uid}
+    return {
+        "metadata": {
+            "uid": pod.uid,
+            "labels": dict.fromkeys((SERVING_LABEL, POOL_LABEL, TEMPLATE_HASH_LABEL)),
+            "annotations": {ISOLATED_ANNOTATION: isolation.text(one)},
+            "ownerReferences": [owner],
+        }
+    }
+
+
 def node_labels_patch(node: Node, labels: Mapping[str, str | None]) -> Manifest:
     """A merge patch that sets labels of a node, or takes them away, and touches no other."""
     return {"metadata": {"uid": node.uid, "labels": dict(labels)}}
@@ -275,3 +296,28 @@ def _requirement_manifest(requirement: Requirement) -> Manifest:
     if requirement.values:
         manifest["values"] = list(requirement.values)
     return manifest
+
+
+def place_patch(marks: Sequence[PlaceMark], reasons: Mapping[str, str]) -> Manifest:
+    """A merge patch of a GPUNode's status: what is doubted of its place, or nothing any more."""
+    conditions = [
+        {
+            "type": one.kind,
+            "status": "True",
+            "reason": reasons[one.kind],
+            "message": one.message,
+            "lastTransitionTime": datetime.fromtimestamp(one.since_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        for one in marks
+    ]
+    return {"status": {"place": {"conditions": conditions} if conditions else None}}
+
+
+def namespace_law_patch(uid: str, stands: Iterable[str], wanted: Mapping[str, str]) -> Manifest:
+    """A merge patch after which a namespace says this law and no other.
+
+    `stands` are the annotations of the law that are there, whoever wrote them: what a server-side apply leaves out
+    stays where somebody else applied it too.
+    """
+    annotations = {**dict.fromkeys(stands), **wanted}
+    return {"metadata": {"uid": uid, "labels": {LAW_LABEL: LAW_REQUIRED}, "annotations": annotations}}

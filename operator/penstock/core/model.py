@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, SUBDIVISION_LABEL
-from penstock.core.budget import Schedule
-from penstock.core.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
+from penstock.api.residencypolicy import Action
+from penstock.core.placement.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
+from penstock.core.power.budget import Schedule
 from penstock.core.telemetry import (
     Cap,
     CappedGpu,
@@ -33,6 +35,9 @@ Amounts = Mapping[str, int]
 """Resource name → whole amount: `cpu` in millicores, `memory` and `ephemeral-storage` in bytes, others as counted."""
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
+
+MOST_GPUS = 1024
+"""More than any machine has: who asks for more fits nowhere anyway, and must cost nobody the time to count them."""
 
 
 def _nothing() -> Amounts:
@@ -56,6 +61,21 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a node's place does not count as it stands, for people: `kind` is a condition on its GPUNode.
+
+    While one `holds`, nothing new is placed there under any law; what runs there stays.
+    """
+
+    kind: str
+    reason: str
+    message: str
+    remedy: str
+    holds: bool = True
+    since_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A Kubernetes node. `country` and `subdivision` come from the guarded labels; empty means unknown."""
 
@@ -69,6 +89,10 @@ class Node:
     allocatable: Amounts = field(default_factory=_nothing)
     power_degraded: Mark | None = None
     """Our own node condition, as it is written there now."""
+    provider: str = ""
+    """Whose machine it is, by the scheme of its provider ID: `aws`, `gce`, `azure`; empty where it has none."""
+    settled: str = ""
+    """What a place writer settled of its place and its region: `DK@eu-north-1`."""
 
     @property
     def country(self) -> str:
@@ -89,6 +113,17 @@ class Owner:
     kind: str
     name: str
     uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Isolated:
+    """What is written on a replica that was taken out of traffic because its place is not lawful."""
+
+    pool: str
+    since_time: float
+    drains: bool
+    """Whether it is to end, within its grace; else somebody looks at it first."""
+    message: str
 
 
 class Phase(StrEnum):
@@ -122,6 +157,10 @@ class Pod:
     unschedulable: bool = False
     """`PodScheduled=False` with reason `Unschedulable`: kube-scheduler gave up on it for now."""
     requests: Amounts = field(default_factory=_nothing)
+    claimed: frozenset[str] = field(default_factory=frozenset)
+    """Whole GPUs that its ResourceClaims gave it, by their driver's names on its node: they are in no request."""
+    reaches_devices: bool = False
+    """It names ResourceClaims, or shows a container GPUs that nobody gave it: what no request says."""
     priority: int = 0
     owner: Owner | None = None
     template_hash: str = ""
@@ -137,11 +176,13 @@ class Pod:
     """How long it may take to end."""
     failure: str = ""
     """`status.reason` of a Failed pod, such as `UnexpectedAdmissionError`."""
+    isolated: Isolated | None = None
+    """It was a replica of a pool, and was taken out of traffic for its place."""
     resource_version: str = ""
 
     @property
     def gpus(self) -> int:
-        return self.requests.get(GPU_RESOURCE, 0)
+        return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)
 
     @property
     def place(self) -> str:
@@ -166,9 +207,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Where a pool may be, as ISO 3166 codes: country codes and subdivision codes apart.
+    """Where a pool may be, as ISO 3166 codes: country codes and subdivision codes apart; and what else a place must be.
 
-    `restricted` is False where nobody set a rule: then a node of unknown place will do.
+    `restricted` is False where nobody set a rule: then a node of unknown place will do. Subdivisions stand beside all
+    that lie in them (`core.residency.iso`). An axis that nobody demands is None.
     """
 
     restricted: bool = False
@@ -177,6 +219,19 @@ class Residency:
     allowed_subdivisions: frozenset[str] = frozenset()
     denied_countries: frozenset[str] = frozenset()
     denied_subdivisions: frozenset[str] = frozenset()
+    operators: frozenset[str] | None = None
+    """Nationalities of legal control that are allowed. None: every one that is not denied."""
+    denied_operators: frozenset[str] = frozenset()
+    clearances: frozenset[str] | None = None
+    """The levels that suffice."""
+    evidences: frozenset[str] | None = None
+    """The kinds of evidence that suffice."""
+    evidence_max_age_seconds: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it lists where a replica may be, and not only where it may not."""
+        return self.allowed_countries is not None or bool(self.allowed_subdivisions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +252,9 @@ class Guarantee(StrEnum):
     STATISTICAL = "Statistical"
 
 
-@dataclass(frozen=True, slots=True)
-class PoolKey:
+class PoolKey(NamedTuple):
+    """A tuple, since every index has it for its key: a dataclass takes five times as long to hash."""
+
     namespace: str
     name: str
 
@@ -221,6 +277,10 @@ class PlacementRules:
     """What a pool asks of the place of each replica, beside its pod template."""
 
     residency: Residency = Residency()
+    demands: tuple[tuple[str, Residency], ...] = field(default=(), compare=False)
+    """Who demands what of that: each source by its name."""
+    on_violation: Action = "Drain"
+    """What happens to a replica whose place stops being lawful."""
     gpu_products: frozenset[str] = frozenset()
     gpu_memory_bytes: int = 0
     declared_watts: float | None = None
@@ -230,6 +290,8 @@ class PlacementRules:
     min_cap_watts: float | None = None
     """How far down a GPU of the pool may be capped; None: not at all."""
     may_be_shed: bool = True
+    shared_activity_ceiling: float = 0.9
+    """It comes onto no GPU shared with others that is busier, as a ratio; 1: onto any."""
     max_unavailable: int = 1
     """`disruption.maxUnavailable`: how many replicas we may take out at once."""
     spread: tuple[SoftSpread, ...] = ()
@@ -305,4 +367,4 @@ class Replica:
 
     @property
     def gpus(self) -> int:
-        return self.requests.get(GPU_RESOURCE, 0)
+        return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from penstock.api.names import FABRIC_LABEL, POWER_LIMIT_LABEL, RACK_LABEL
-from penstock.core.evidence import Evidence
 from penstock.core.health import Ailment, ailment, told
 from penstock.core.model import Gpu, Mark, Node, Platform, Telemetry
+from penstock.core.placement.evidence import Evidence
 
 LIMITS = tuple(f"{POWER_LIMIT_LABEL}.{name}" for name in ("min", "max", "default", "enforced"))
 PLACES = (

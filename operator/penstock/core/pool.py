@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from penstock.core.model import Amounts, PlacementRules, Pod, PoolKey, Replica
-from penstock.core.scheduling import Labels, Scheduling
+from penstock.api.names import NODE_NAME_FIELD, PLACE_LABELS
+from penstock.core.model import Amounts, PlacementRules, Pod, PoolKey, Replica, Residency
+from penstock.core.placement.scheduling import Labels, NodeTerm, Scheduling
+from penstock.core.residency.ceiling import NO_LAW, SPEC, Demand, Effective
+from penstock.core.telling.problem import Problem
+
+__all__ = ["Held", "Pool", "Problem", "RollCall", "Template", "as_born", "replacement", "replicas", "roll_call"]
 
 LEADER_WORKER_SET_LABEL = "leaderworkerset.sigs.k8s.io/name"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A value that the pool's author must change: its field path, the value, and the remedy."""
-
-    field: str
-    value: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.value}: {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +24,14 @@ class Template:
     scheduling: Scheduling = Scheduling()
     labels: Labels = field(default_factory=dict)
     priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why a pool takes no place at all, and what would end that."""
+
+    message: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,16 @@ class Pool:
     intent: str = ""
     """Our own mark on the Deployment of what we last wanted of it."""
     current_hash: str = ""
+    own: Demand = Demand(SPEC, Residency())
+    """What its spec demands of a place."""
+    notes: tuple[str, ...] = ()
+    """What of that is read otherwise than it is written."""
+    law: Effective = NO_LAW
+    """That, and what every policy demands of its namespace: new placements go by it."""
+    held: Held | None = None
+    """What keeps it from taking any place, whatever room there is."""
+    standing_law: Effective = NO_LAW
+    """The same for what runs: an edit that looks like a mistake does not count here before it is confirmed."""
     replica_sets: frozenset[str] = frozenset()
     """The uids of the ReplicaSets that the pool's own Deployment controls."""
 
@@ -142,6 +153,36 @@ def replicas(pool: Pool, roll: RollCall, avoid: frozenset[str], shed: int = 0) -
     return gated + tuple(
         _virtual(pool, pool.template, ordinal, avoid, shed=ordinal < left_shed) for ordinal in range(pool.left)
     )
+
+
+def replacement(pool: Pool, pod: Pod, now_time: float) -> Replica:
+    """What would be made in place of a running replica: gated, and asked for last."""
+    born = pool.template or Template(pod.requests, as_born(pod.scheduling), pod.labels, pod.priority)
+    return Replica(
+        key=pod.uid,
+        pool=pool.key,
+        rules=pool.rules,
+        requests=born.requests,
+        scheduling=born.scheduling,
+        labels=born.labels,
+        priority=born.priority,
+        since_time=now_time,
+        template_hash=pool.current_hash,
+    )
+
+
+def as_born(scheduling: Scheduling) -> Scheduling:
+    """What a pod asked for before its gate was lifted: without the pin and the law that the lift added."""
+    terms = tuple(
+        NodeTerm(
+            tuple(rule for rule in term.expressions if rule.key not in PLACE_LABELS),
+            tuple(rule for rule in term.fields if rule.key != NODE_NAME_FIELD),
+        )
+        for term in scheduling.node_terms
+    )
+    # A pod that had no term of its own got one of the lift's alone.
+    asked = all(term.expressions or term.fields for term in terms)
+    return replace(scheduling, node_terms=terms if asked else ())
 
 
 def _from_pod(pool: Pool, pod: Pod, avoid: frozenset[str], *, shed: bool) -> Replica:

@@ -1,4 +1,4 @@
-"""What happens when somebody writes an InferencePool or a PowerDomain."""
+"""What happens when somebody writes one of the kinds that people write."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import kopf
 
 from penstock.api.names import GROUP, VERSION
-from penstock.cluster.parse.written import domain_object, pool_object
-from penstock.cluster.roster import DOMAINS, POOLS
+from penstock.cluster.roster import WrittenKind, written_kinds
 from penstock.cluster.state import ClusterState
 
 Tell = Callable[..., object]
@@ -21,19 +20,12 @@ def register(registry: kopf.OperatorRegistry, state: ClusterState, tell: Tell) -
 
     The group is always named: `inferencepools` alone is also the Gateway API's.
     """
+    for kind in written_kinds(state):
+        _feed(registry, kind, tell)
 
-    @kopf.on.event(GROUP, VERSION, POOLS, registry=registry)
-    async def pool_written(event: kopf.RawEvent, **_: Any) -> None:
-        pool = pool_object(event["object"])
-        if event["type"] == "DELETED":
-            tell(state.delete_pool, pool.key, pool.uid)
-        else:
-            tell(state.put_pool, pool)
 
-    @kopf.on.event(GROUP, VERSION, DOMAINS, registry=registry)
-    async def domain_written(event: kopf.RawEvent, **_: Any) -> None:
-        domain = domain_object(event["object"])
-        if event["type"] == "DELETED":
-            tell(state.delete_domain, domain.name, domain.uid)
-        else:
-            tell(state.put_domain, domain)
+def _feed(registry: kopf.OperatorRegistry, kind: WrittenKind[Any, Any], tell: Tell) -> None:
+    @kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=kind.plural)
+    async def written(event: kopf.RawEvent, **_: Any) -> None:
+        file = kind.shelf.drop if event["type"] == "DELETED" else kind.shelf.put
+        tell(file, kind.parse(event["object"]))

@@ -1,4 +1,4 @@
-"""A GPU falls off the bus, as real agents and kubelets see it: the replica that holds it moves, its neighbour stays."""
+"""A GPU falls off the bus or its driver hangs, as real agents and kubelets see it: who moves and who stays."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from factory import BRISK, PATIENCE_SECONDS, Factory
 from penstock.api.names import API_VERSION, POWER_DEGRADED_CONDITION
 from penstock.sim import faults
+from penstock.sim.nvml_state import Target
 from rig.agents import RunningPlant, start_agents, start_plant
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
@@ -22,6 +23,10 @@ Object = dict[str, Any]
 NODES = ("gpu-0", "gpu-1")
 GPUS = 4
 HEARTBEAT_SECONDS = 2
+IDLE_WATTS, LIMIT_WATTS = 76.0, 721.0
+OVERHEAD = 1.55
+CREDIT_CEILING_SECONDS = 150.0
+"""Ten times the fifteen seconds within which freed watts are credited."""
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +89,30 @@ def test_the_replica_that_holds_a_lost_gpu_moves_and_its_neighbour_stays(factory
     assert f"GPU {index} is Lost" in told["message"]
     faults.find(state, index)
     wait_for("it is over", lambda: condition(factory, node)["status"] == "False", PATIENCE_SECONDS)
+    factory.delete_pool("llama")
+
+
+def test_a_node_whose_agent_hangs_in_one_call_gives_way_to_another_and_is_charged_no_less(
+    factory: Factory, plant: RunningPlant
+) -> None:
+    factory.domain("hall", 50_000, {})
+    factory.pool("before", gpus=GPUS)
+    factory.wait_running("before", 1)
+    (best,) = factory.nodes_of("before")
+    factory.delete_pool("before")
+    idle_watts = OVERHEAD * len(NODES) * GPUS * IDLE_WATTS
+    wait_for("what it drew is credited", lambda: committed(factory) < 1.02 * idle_watts, CREDIT_CEILING_SECONDS)
+    state = plant.plant.state(best)
+    faults.hang(state, 0, Target.POWER)
+    wait_for("the hung GPU is charged in full", lambda: committed(factory) > idle_watts + LIMIT_WATTS, PATIENCE_SECONDS)
+    factory.pool("after", gpus=GPUS)
+    factory.wait_running("after", 1)
+    assert factory.nodes_of("after") == [other for other in NODES if other != best]
+    faults.clear(state, 0, Target.POWER)
+    factory.patch_pool("after", {"replicas": 2})
+    factory.wait_running("after", 2)
+
+
+def committed(factory: Factory) -> float:
+    watts: float = factory.domain_status("hall").get("committedWatts", float("inf"))
+    return watts

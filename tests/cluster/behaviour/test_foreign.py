@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from bank import move, policy, ready
 from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, countries, fleet, is_gated, overcommitted, pins, record
-from penstock.api.names import GATE, POOL_LABEL
+from penstock.api.names import GATE, ISOLATED_ANNOTATION, POOL_LABEL
 from rig.waiting import wait_for
 
 Object = dict[str, Any]
 PODS = "/api/v1/namespaces/default/pods"
+LONG_SECONDS = 300
+"""A grace that lasts beyond a test, so that what is said within it can be read."""
 
 
 def pod(name: str, gpus: int, *, labels: Object | None = None, **spec: Any) -> Object:
@@ -17,7 +23,7 @@ def pod(name: str, gpus: int, *, labels: Object | None = None, **spec: Any) -> O
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": labels or {}},
+        "metadata": {"name": name, "labels": labels or {}},
         "spec": {
             "terminationGracePeriodSeconds": 1,
             "containers": [{"name": "c", "image": "job:1", "resources": resources}],
@@ -189,16 +195,58 @@ def test_a_slow_scheduler_raises_a_condition_and_deletes_nothing(factory: Factor
     assert running["metadata"]["uid"] == pinned["metadata"]["uid"]
 
 
+LISTENS: Object = {"ports": [{"name": "http", "containerPort": 8000}]}
+
+
+def somebodys_service(selector: Object) -> Object:
+    """A Service of the pool's name that is not ours."""
+    spec = {"selector": selector, "ports": [{"port": 80, "targetPort": 8000}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "llama"}, "spec": spec}
+
+
+def serve_behind_somebody_elses_service(bank: Factory) -> None:
+    service = somebodys_service({POOL_LABEL: "llama"})
+    bank.plane.api.create(f"/api/v1/namespaces/{bank.namespace}/services", service)
+    bank.pool("llama", pod={"terminationGracePeriodSeconds": LONG_SECONDS}, container=LISTENS)
+    bank.wait_condition("llama", "Undisturbed", "ForeignService", PATIENCE_SECONDS)
+
+
+def be_adopted(bank: Factory) -> None:
+    bank.apply("InferencePool", "llama", {})
+    spec: Object = {"schedulingGates": [{"name": GATE}], "terminationGracePeriodSeconds": LONG_SECONDS}
+    made = pod("llama-0", 1, labels={POOL_LABEL: "llama"}, **spec)
+    bank.plane.api.create(f"/api/v1/namespaces/{bank.namespace}/pods", made)
+
+
+@pytest.mark.parametrize("begin", (serve_behind_somebody_elses_service, be_adopted))
+def test_an_unlawful_replica_whose_traffic_is_not_ours_is_deleted_within_its_grace_and_the_status_says_why(
+    bank: Factory, begin: Callable[[Factory], None]
+) -> None:
+    bank.add(fleet("DE"))
+    policy(bank, "ours", allowed=["DE"])
+    ready(bank, "ours", "Accepted")
+    begin(bank)
+    (before,) = bank.wait_running("llama", 1)
+    move(bank, "de-0", "US")
+    path = f"/api/v1/namespaces/{bank.namespace}/pods/{before['metadata']['name']}"
+
+    def ending() -> Object | None:
+        found: Object = bank.plane.api.get(path)["metadata"]
+        return found if "deletionTimestamp" in found else None
+
+    after = wait_for("it is deleted", ending, 50)
+    assert after["deletionGracePeriodSeconds"] == LONG_SECONDS
+    assert after["labels"] == before["metadata"]["labels"], "nobody took it out of traffic"
+    assert ISOLATED_ANNOTATION not in after["annotations"]
+    told = wait_for("it is told", lambda: bank.status("llama")["residency"].get("violations"), SOON_SECONDS)
+    assert [(one["pod"], one["node"], one["action"]) for one in told] == [(after["name"], "de-0", "Evict")]
+    assert "its traffic is not ours to end" in told[0]["remedy"]
+
+
 def test_a_foreign_service_of_the_same_name_is_left_alone_and_told(factory: Factory) -> None:
     factory.add(fleet("DE"))
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "llama", "namespace": "default"},
-        "spec": {"selector": {"app": "other"}, "ports": [{"port": 80}]},
-    }
-    factory.plane.api.create("/api/v1/namespaces/default/services", service)
-    factory.pool("llama", container={"ports": [{"name": "http", "containerPort": 8000}]})
+    factory.plane.api.create("/api/v1/namespaces/default/services", somebodys_service({"app": "other"}))
+    factory.pool("llama", container=LISTENS)
     factory.wait_running("llama", 1)
     factory.wait_condition("llama", "Undisturbed", "ForeignService", PATIENCE_SECONDS)
     path = "/api/v1/namespaces/default/services/llama"
@@ -208,8 +256,31 @@ def test_a_foreign_service_of_the_same_name_is_left_alone_and_told(factory: Fact
     assert factory.plane.api.get(path)["spec"]["selector"][POOL_LABEL] == "llama"
 
 
+def test_our_service_comes_back_when_somebody_deletes_it_and_as_it_was_when_somebody_edits_it(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.pool("llama", container=LISTENS)
+    factory.wait_running("llama", 1)
+    path = "/api/v1/namespaces/default/services/llama"
+    first = wait_for("it is made", lambda: factory.plane.api.get(path), PATIENCE_SECONDS)
+
+    def ours() -> Object:
+        found = factory.plane.api.get(path)
+        return found if found["spec"]["selector"].get(POOL_LABEL) == "llama" else {}
+
+    factory.plane.api.delete(path)
+    again = wait_for("it is made again", ours, PATIENCE_SECONDS)
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    edited = factory.plane.api.patch(path, {"spec": {"selector": {POOL_LABEL: "other"}}})["metadata"]["resourceVersion"]
+    settled = wait_for("the edit is taken back", ours, PATIENCE_SECONDS)["metadata"]["resourceVersion"]
+    assert settled != edited
+    factory.stays("nothing more is written", lambda: ours()["metadata"]["resourceVersion"] == settled, 3)
+    factory.plane.api.patch(path, {"metadata": {"labels": {POOL_LABEL: None}}})
+    wait_for("what tells it ours is back", lambda: POOL_LABEL in ours()["metadata"]["labels"], PATIENCE_SECONDS)
+
+
 def test_advise_lets_through_at_once_with_the_law_and_records_what_it_would_have_chosen(factory: Factory) -> None:
     factory.add(fleet("DE", "US"))
+    factory.wait_heard("de-0", 76.0)
     factory.pool("llama", replicas=2, residency={"allowed": ["DE"]}, placement={"mode": "Advise"})
     for one in factory.wait_running("llama", 2):
         assert one["spec"]["nodeName"] == "de-0"

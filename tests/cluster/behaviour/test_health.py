@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet
-from penstock.api.names import API_VERSION, COUNTRY_LABEL, POWER_DEGRADED_CONDITION
+from penstock.api.names import API_VERSION, COUNTRY_LABEL, GPU_REPLICAS_LABEL, POWER_DEGRADED_CONDITION
 from rig.waiting import wait_for
 
 Object = dict[str, Any]
@@ -66,6 +66,20 @@ def test_a_replica_on_a_lost_gpu_is_evicted_and_another_is_placed_elsewhere(fact
     assert [one.resource for one in ours if one.resource.startswith("pods/")] == ["pods/eviction"]
     assert not [one for one in ours if one.resource == "pods" and one.verb == "delete"]
     assert stays["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in factory.running("llama")}
+
+
+def test_onto_shared_gpus_that_are_too_busy_nothing_comes_until_they_calm_down(factory: Factory) -> None:
+    factory.add(fleet("DE", gpus=4, labels={GPU_REPLICAS_LABEL: "2"}))
+    said = {"podResources": "Read", "pods": []}
+    factory.telemetry.set("de-0", activity_percent=[10.0, 95.0, 10.0, 10.0], status_changes=said)
+    factory.wait_heard("de-0", 76.0)
+    factory.pool("sharer", gpus=1)
+    waiting = factory.wait_waiting("sharer", "SharedGPUsBusy")
+    assert waiting["counts"] == {"SharedActivity": 1}
+    assert "1 shares GPUs that are more than 90% busy" in waiting["message"], waiting
+    assert waiting["wouldFit"] == "wait until the shared GPUs of node de-0 are at most 90% busy (now 95%)"
+    factory.telemetry.set("de-0", activity_percent=[10.0, 60.0, 10.0, 10.0])
+    factory.wait_running("sharer", 1)
 
 
 def test_two_replicas_on_broken_gpus_leave_one_after_the_other(factory: Factory) -> None:

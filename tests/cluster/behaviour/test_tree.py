@@ -13,6 +13,7 @@ from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet
 from penstock.api.meta import rfc3339
 from rig.api import ApiError
 from rig.waiting import wait_for
+from row import QUICK
 
 Object = dict[str, Any]
 ROW_A, ROW_B = {"row": "a"}, {"row": "b"}
@@ -115,6 +116,11 @@ def test_an_unknown_time_zone_or_parent_leaves_the_rest_in_force(factory: Factor
     factory.wait_running("left", 1)
 
 
+def _admission_watts(factory: Factory) -> float:
+    watts: float = factory.domain_status("site")["admissionBudgetWatts"]
+    return watts
+
+
 def test_an_announced_budget_holds_admissions_a_quarter_of_an_hour_ahead(factory: Factory) -> None:
     two_rows(factory)
     settled = wait_for("the idle draw is heard", lambda: _settled(factory), PATIENCE_SECONDS)
@@ -127,8 +133,7 @@ def test_an_announced_budget_holds_admissions_a_quarter_of_an_hour_ahead(factory
     factory.wait_running("early", 1)
     factory.delete_pool("early")
     factory.patch_domain("site", {"budget": {**low, "effectiveAt": near}})
-    lower = lambda: factory.domain_status("site")["admissionBudgetWatts"] == low["watts"]  # noqa: E731
-    wait_for("admission goes by it", lower, SOON_SECONDS)
+    wait_for("admission goes by it", lambda: _admission_watts(factory) == low["watts"], SOON_SECONDS)
     factory.pool("late", pod={"nodeSelector": ROW_A})
     waiting = factory.wait_waiting("late", "InsufficientPower")
     assert "PowerDomain/site" in waiting["message"]
@@ -163,13 +168,36 @@ def test_an_edit_that_looks_like_a_mistake_stops_at_hold_until_it_is_confirmed(f
     with pytest.raises(ApiError, match=r"set spec.budget.confirm to the new watts"):
         factory.patch_domain("row-a", {"budget": {"watts": 10}})
     # What no schema sees: a margin that leaves next to nothing.
-    factory.patch_domain("row-a", {"marginPercent": 99.9})
+    factory.patch_domain("row-a", {"marginPercent": 99.9, "ladder": QUICK})
     told = factory.wait_condition("row-a", "Confirmed", "NeedsConfirmation", domain=True)["message"]
     assert f"set spec.budget.confirm to {PLENTY}" in told
-    factory.stays("nothing running is touched", lambda: len(factory.running("left")) == 1, 5)
+    wait_for("it holds", lambda: factory.domain_status("row-a")["ladder"]["stage"] == "Hold", SOON_SECONDS)
+    reason = factory.domain_status("row-a")["ladder"]["reason"]
+    assert "its limit waits for spec.budget.confirm, so nothing that runs is touched" in reason
+    factory.pool("late", pod={"nodeSelector": ROW_A})
+    assert "PowerDomain/row-a" in factory.wait_waiting("late", "PowerHold")["message"]
+    factory.stays("nothing running is touched", lambda: len(factory.running("left")) == 1, 3)
     assert factory.domain_status("row-a")["budgetWatts"] == PLENTY
     factory.patch_domain("row-a", {"budget": {"confirm": PLENTY}})
     factory.wait_condition("row-a", "Confirmed", "Accepted", domain=True)
+    factory.wait_waiting("late", "InsufficientPower", PATIENCE_SECONDS)
+    factory.patch_domain("row-a", {"marginPercent": 10})
+    factory.wait_running("late", 1)
+    assert len(factory.running("left")) == 1
+
+
+def test_a_domain_of_nodes_by_name_binds_on_them_and_on_no_other(factory: Factory) -> None:
+    factory.add(fleet("DE", "FR"))
+    factory.apply("PowerDomain", "named", {"nodes": ["de-0"], "budget": {"watts": 3_000}})
+    wait_for("it has its node", lambda: factory.domain_status("named").get("nodes") == 1, SOON_SECONDS)
+    factory.pool("inside", gpus=8, residency={"allowed": ["DE"]})
+    assert "PowerDomain/named" in factory.wait_waiting("inside", "InsufficientPower")["message"]
+    factory.pool("outside", gpus=8)
+    factory.wait_running("outside", 1)
+    assert factory.nodes_of("outside") == ["fr-1"]
+    factory.patch_domain("named", {"nodes": ["fr-1"]})
+    factory.wait_running("inside", 1)
+    assert factory.nodes_of("inside") == ["de-0"]
 
 
 def test_the_nodes_of_a_deleted_domain_stay_charged_to_its_parent(factory: Factory) -> None:
@@ -180,6 +208,29 @@ def test_the_nodes_of_a_deleted_domain_stay_charged_to_its_parent(factory: Facto
     assert "de-0" in told
     assert factory.domain_status("site")["nodes"] == 2
     assert factory.domain_status("site")["committedWatts"] == pytest.approx(before, rel=0.05)
+    factory.domain("row-a", PLENTY, ROW_A, parent="site")
+    factory.wait_condition("site", "Ready", "Accepted", domain=True)
+
+
+def test_the_nodes_of_a_domain_that_is_deleted_while_no_operator_runs_are_charged_to_its_parent_all_the_same(
+    factory: Factory,
+) -> None:
+    two_rows(factory)
+    before = wait_for("the idle draw is heard", lambda: _settled(factory), PATIENCE_SECONDS)
+    wait_for("both rows are remembered", lambda: len(factory.domain_status("site").get("below", ())) == 2, SOON_SECONDS)
+    factory.operator.kill()
+    factory.plane.api.delete(factory.domain_path("row-a"))
+    factory.operator.start()
+    factory.operator.wait_ready()
+    told = factory.wait_condition("site", "Ready", "InheritedNodes", domain=True)["message"]
+    assert "de-0" in told
+    assert factory.domain_status("site")["nodes"] == 2
+    assert factory.domain_status("site")["committedWatts"] == pytest.approx(before, rel=0.05)
+    # A second start has only the status of the first to go by, the domain is long gone.
+    factory.operator.kill()
+    factory.operator.start()
+    factory.operator.wait_ready()
+    factory.stays("it is charged", lambda: factory.domain_status("site")["nodes"] == 2, 3)
     factory.domain("row-a", PLENTY, ROW_A, parent="site")
     factory.wait_condition("site", "Ready", "Accepted", domain=True)
 

@@ -60,10 +60,15 @@ class Floor:
         found: list[Object] = self.plane.api.get(GPU_NODE).get("spec", {}).get("caps", [])
         return found
 
-    def budget(self, watts: float, in_seconds: float) -> datetime:
+    def hurdle(self, name: str) -> Object:
+        """The pool's condition that says what keeps it from being capped; empty where nothing does."""
+        conditions = self.plane.api.get(f"{POOLS}/{name}").get("status", {}).get("conditions", [])
+        return next((one for one in conditions if one["type"] == "Trimmable" and one["status"] == "False"), {})
+
+    def budget(self, watts: float, in_seconds: float, **confirm: float) -> datetime:
         """Announce a budget; when it counts."""
         at = (datetime.now(UTC) + timedelta(seconds=in_seconds)).replace(microsecond=0)
-        told = {"watts": watts, "effectiveAt": at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        told = {"watts": watts, "effectiveAt": at.strftime("%Y-%m-%dT%H:%M:%SZ"), **confirm}
         self.plane.api.patch(ROW, {"spec": {"budget": told}})
         return at
 
@@ -100,7 +105,7 @@ def floor() -> Iterator[Floor]:
             operator = start_operator(plane, env=BRISK)
             operator.wait_ready()
             for name in ("batch", "urgent"):
-                plane.api.apply(pool(name, minCapWatts=250))
+                plane.api.apply(pool(name, minCapWatts=250, shed="Never"))
             yield Floor(plane, running)
             cappers.stop_all()
             agents.stop_all()
@@ -131,6 +136,20 @@ def test_a_cut_that_is_announced_is_met_by_the_lower_priority_before_it_counts(f
     assert len(floor.pods()) == 2, "and nothing was shed"
 
 
+def test_a_cut_below_what_all_minimum_caps_allow_is_complained_of_long_before_it_counts(floor: Floor) -> None:
+    lowest = OVERHEAD * 4 * 250
+    floor.budget(lowest - 200, 600, confirm=lowest - 200)
+
+    def reachable() -> Object | None:
+        found: Object = floor.plane.api.get(ROW)["status"]["ladder"]
+        return found if "at its lowest it draws" in found["reason"] else None
+
+    told = wait_for("how low it gets is said", reachable, CEILING_SECONDS)
+    assert abs(told["lowestReachableWatts"] - lowest) < 0.05 * lowest
+    assert f"more than the {lowest - 200:,.0f} W that its budget comes down to" in told["reason"]
+    assert floor.plane.api.get(ROW)["status"]["budgetWatts"] == CUT_WATTS, "which does not count yet"
+
+
 def test_limits_come_back_in_steps_once_there_is_room(floor: Floor) -> None:
     (before,) = floor.limits()["batch"]
     floor.budget(AMPLE_WATTS, 0)
@@ -154,3 +173,21 @@ def test_a_cap_ends_with_its_pod(floor: Floor) -> None:
         return {gpu["enforcedLimitWatts"] for gpu in gpus} == {700}
 
     wait_for("every limit is what it was", restored, CEILING_SECONDS)
+
+
+def test_a_cap_that_no_device_takes_is_told_and_a_pool_that_did_not_opt_in_keeps_its_limit(floor: Floor) -> None:
+    floor.plane.api.apply(pool("batch", minCapWatts=100))
+    told = wait_for("the cap that no device takes is told", lambda: floor.hurdle("batch"), CEILING_SECONDS)
+    assert told["reason"] == "CapOutOfRange", told
+    assert "spec.power.minCapWatts: 100: a NVIDIA-H200 on gpu-0 takes 200 to 700 W" in told["message"], told
+
+    floor.plane.api.apply(pool("batch"))
+    wait_for("nothing is told any more", lambda: not floor.hurdle("batch"), CEILING_SECONDS)
+    both = {"batch": {700}, "urgent": {700}}
+    wait_for("both pools run and draw in full", lambda: floor.limits() == both, CEILING_SECONDS)
+    wait_for("the draw is above the cut", lambda: floor.draw_watts() > CUT_WATTS, CEILING_SECONDS)
+    floor.budget(CUT_WATTS, LEAD_SECONDS)
+    wait_for("the other pool is capped", lambda: max(floor.limits()["urgent"]) < 700, CEILING_SECONDS)
+    wait_for("the draw has come down", lambda: floor.draw_watts() <= CUT_WATTS, CEILING_SECONDS)
+    assert floor.limits()["batch"] == {700}, "though it matters less"
+    assert len(floor.pods()) == 2, "and nothing was shed"

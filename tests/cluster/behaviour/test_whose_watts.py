@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -71,6 +72,19 @@ def wait_committed(factory: Factory, gpu_watts: float, tolerance: float = 0.01) 
     return wait_for(what, probe, CREDIT_CEILING_SECONDS)
 
 
+def wait_heard(factory: Factory) -> None:
+    """What the agent says by now is known to the operator: it has heard a report that came later, and one more."""
+    age = f'penstock_gpu_node_telemetry_age_seconds{{node="{NODE}"}}'
+    for _ in range(2):
+        started = time.monotonic()
+
+        def is_heard(since: float = started) -> bool:
+            elapsed_seconds = time.monotonic() - since
+            return factory.operator.metrics()[age] < elapsed_seconds
+
+        wait_for("another report is heard", is_heard, CREDIT_CEILING_SECONDS, report=False)
+
+
 def holders(factory: Factory) -> dict[tuple[str, str], float]:
     found = factory.domain_status("row-a").get("holders", [])
     return {(one["kind"], one.get("name", "")): one["watts"] for one in found}
@@ -110,6 +124,7 @@ def test_a_gpu_that_works_without_a_pod_is_named_by_its_uuid_and_takes_nothing(
         lambda: factory.plane.api.get(path)["status"].get("unallocatedInUse") == [stolen],
         CREDIT_CEILING_SECONDS,
     )
+    wait_heard(factory)
     factory.pool("whole", replicas=1, gpus=GPUS)
     waiting = factory.wait_waiting("whole", "InsufficientGPUs")
     assert f"BusyUnallocatedGPU: 1 busy without a pod: {stolen} on {NODE}" in waiting["message"], waiting
@@ -135,3 +150,23 @@ def test_the_agent_says_whose_gpus_they_are_and_nothing_of_pods_that_have_none(f
     assert (status["podResources"], status.get("pods", [])) == ("Read", [])
     assert re.fullmatch(r"\d+(\.\d)?", str(status["idleWatts"]))
     assert status["idleWatts"] == pytest.approx(status["watts"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("silence", "revive"),
+    (
+        pytest.param(Agents.kill, Agents.start, id="killed"),
+        pytest.param(Agents.freeze, Agents.thaw, id="stopped"),
+    ),
+)
+def test_the_node_of_an_agent_that_is_silenced_takes_no_replica_and_is_charged_in_full(
+    factory: Factory, agents: Agents, silence: Callable[[Agents, str], None], revive: Callable[[Agents, str], None]
+) -> None:
+    wait_committed(factory, GPUS * IDLE_WATTS)
+    silence(agents, NODE)
+    wait_committed(factory, GPUS * LIMIT_WATTS)
+    factory.pool("llama", replicas=1, gpus=1)
+    factory.wait_waiting("llama", "TelemetryStale", CREDIT_CEILING_SECONDS)
+    revive(agents, NODE)
+    factory.wait_running("llama", 1, CREDIT_CEILING_SECONDS)
+    factory.delete_pool("llama")

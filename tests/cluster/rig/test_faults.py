@@ -1,5 +1,6 @@
 """Each fault does to a real API server's client what its name says, and no more."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -171,6 +172,36 @@ def test_a_silent_watch_gets_nothing_and_is_not_closed(client: Api, proxy: Fault
     time.sleep(3)
     assert silent.events == []
     assert not silent.ended, "the server ended the watch after two seconds, and the client must not learn it"
+
+
+def test_an_event_of_the_proxys_own_reaches_the_watches_of_its_collection_alone(
+    client: Api, proxy: FaultProxy, ns: str
+) -> None:
+    watch = Watch(client, ns)
+    client.create(maps(ns), config_map("real"))
+    wait_for("the watch is open", lambda: len(watch.events) == 1, 30)
+    proxy.say("/api/v1/pods", json.dumps({"type": "ADDED", "object": config_map("elsewhere")}).encode())
+    proxy.say(maps(ns), json.dumps({"type": "ADDED", "object": config_map("said")}).encode())
+    wait_for("the event of the proxy", lambda: len(watch.events) > 1, 30)
+    assert [event["object"]["metadata"]["name"] for event in watch.events] == ["real", "said"]
+    assert [one["metadata"]["name"] for one in client.list(maps(ns)) if one["metadata"]["name"] == "said"] == []
+
+
+def test_a_watch_whose_reader_has_gone_ends_without_a_word(
+    client: Api, proxy: FaultProxy, ns: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with requests.get(
+        f"{client.url}{maps(ns)}?watch=1&timeoutSeconds=300",
+        headers=bearer(client),
+        verify=str(client.credentials.ca_path),
+        stream=True,
+        timeout=10,
+    ):
+        wait_for("the watch goes through the proxy", lambda: proxy.watchers(maps(ns)) == 1, 30)
+    for name in ("first", "second"):
+        client.create(maps(ns), config_map(name))
+    wait_for("the watch has ended", lambda: proxy.watchers(maps(ns)) == 0, 30)
+    assert "Error handling request" not in caplog.text
 
 
 def test_chance_follows_its_seed(cp: ControlPlane) -> None:

@@ -18,7 +18,7 @@ HALVES = (MigPart("MIG-1", 3, 60.0), MigPart("MIG-2", 4, 20.0))
 def gpu(index: int = 0, **changed: Any) -> MeasuredGpu:
     values: dict[str, Any] = {
         "uuid": f"GPU-{index}",
-        "index": index,
+        "minor": index,
         "watts": 500.0,
         "idle_watts": 100.0,
         "activity_percent": 80.0,
@@ -37,8 +37,14 @@ WATTS: dict[str, Case] = {
     "two GPUs of its own": ((gpu(0), gpu(1, watts=300)), (holds(A, "GPU-0", "GPU-1"),), {A: 800}, 0),
     "a GPU that nobody holds is idle watts": ((gpu(0), gpu(1, watts=90)), (holds(A, "GPU-0"),), {A: 500}, 90),
     "nobody holds anything": ((gpu(0), gpu(1, watts=90)), (), {}, 590),
-    "a GPU that DRA gave out by its index": ((gpu(0), gpu(1)), (holds(A, Device(index=1)),), {A: 500}, 500),
-    "a GPU held through plugin and claim is held once": ((gpu(),), (holds(A, "GPU-0", Device(index=0)),), {A: 500}, 0),
+    "a GPU that DRA gave out by its minor number": ((gpu(0), gpu(1)), (holds(A, Device(minor=1)),), {A: 500}, 500),
+    "whose minor number is not where NVML lists it": (
+        (gpu(0, minor=1), gpu(1, minor=0, watts=300)),
+        (holds(A, Device(minor=1)),),
+        {A: 500},
+        300,
+    ),
+    "a GPU held through plugin and claim is held once": ((gpu(),), (holds(A, "GPU-0", Device(minor=0)),), {A: 500}, 0),
     "a device that NVML does not show explains nothing": ((gpu(),), (holds(A, "GPU-9"),), {}, 500),
     "two that share split evenly where processes are not told": (
         (gpu(),),
@@ -50,6 +56,12 @@ WATTS: dict[str, Case] = {
         (gpu(process_percent={A: 60.0, B: 20.0}),),
         (holds(A, "GPU-0"), holds(B, "GPU-0")),
         {A: 50 + 300, B: 50 + 100},
+        0,
+    ),
+    "two that share split evenly where only the MPS server, whose pod holds nothing, is told": (
+        (gpu(process_percent={C: 90.0}),),
+        (holds(A, "GPU-0"), holds(B, "GPU-0")),
+        {A: 250, B: 250},
         0,
     ),
     "a pod without a process has its part of the idle draw": (
@@ -96,7 +108,13 @@ WATTS: dict[str, Case] = {
     ),
     "MIG by DRA: by the size in its name": (
         (gpu(parts=HALVES),),
-        (holds(A, Device(index=0, mig="gpu-0-mig-9-0-4")), holds(B, Device(index=0, mig="gpu-0-mig-14-4-2"))),
+        (holds(A, Device(minor=0, mig="gpu-0-mig-9-0-4")), holds(B, Device(minor=0, mig="gpu-0-mig-14-4-2"))),
+        {A: 100 * 4 / 7 + 400 * 4 / 6, B: 100 * 2 / 7 + 400 * 2 / 6},
+        100 / 7,
+    ),
+    "MIG by DRA: by the profile in its name": (
+        (gpu(parts=HALVES),),
+        (holds(A, Device(minor=0, mig="gpu-0-mig-4g71gb-5-0")), holds(B, Device(minor=0, mig="gpu-0-mig-2g35gb-14-4"))),
         {A: 100 * 4 / 7 + 400 * 4 / 6, B: 100 * 2 / 7 + 400 * 2 / 6},
         100 / 7,
     ),

@@ -6,7 +6,7 @@ What NVML would say is read from the plant's state; loads move every few seconds
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ class Node:
         running = device.processes[: device.process_count] if processes else []
         return MeasuredGpu(
             uuid=uuid,
-            index=index,
+            minor=index,
             watts=watts,
             idle_watts=self._idle.watts(uuid, watts, device.maximum_limit_mw / 1000),
             energy_joules=device.energy_uj / 1e6,
@@ -72,7 +72,7 @@ class Node:
 class Sums:
     """What was said of each pod and what was true, added up over every step."""
 
-    said: Counter[str] = field(default_factory=Counter)
+    said: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     true: Counter[str] = field(default_factory=Counter)
     joules: Mapping[PodName, float] = field(default_factory=dict)
     certain: dict[str, Certainty] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def play(node: Node, loads: Callable[[int], Mapping[str, float]], *, processes: 
         for pod, shares in found.pods.items():
             watts = sum(share.watts or 0.0 for share in shares)
             together += watts
-            sums.said[pod.name] += watts  # type: ignore[assignment]  # Counter is typed for whole numbers
+            sums.said[pod.name] += watts
             sums.certain[pod.name] = max(share.certainty for share in shares)
         sums.worst_total = max(sums.worst_total, abs(together / node.plant.node_watts(NODE) - 1))
     return sums

@@ -80,6 +80,28 @@ def test_a_mig_device_is_a_part_of_its_gpu() -> None:
     assert (pod.devices, pod.attribution, pod.activity_percent) == (("MIG-1",), "Estimated", 50.0)
 
 
+def test_a_pods_claims_are_told_and_their_gpu_is_found_by_its_minor_number() -> None:
+    claimed = Allocation(A, (Device(minor=0),), ("search/trainer-gpu",))
+    kubelet = Kubelet((claimed, held(B, "GPU-0")))
+    report = Holders(kubelet).report([gpu(0), busy(1)], 100.0, minors={"GPU-0": 1, "GPU-1": 0})
+    assert [(pod.devices, pod.claims) for pod in report.pods] == [
+        (("GPU-1",), ("search/trainer-gpu",)),
+        (("GPU-0",), ()),
+    ]
+
+
+def test_a_gpu_that_tells_no_minor_number_is_taken_for_the_one_of_its_index() -> None:
+    (report,) = after(Kubelet((Allocation(A, (Device(minor=1),)),)), [gpu(0), busy(1)])
+    assert report.pods[0].devices == ("GPU-1",)
+
+
+def test_a_claim_of_a_minor_number_that_one_gpu_tells_is_not_taken_for_another_of_that_index() -> None:
+    kubelet = Kubelet((Allocation(A, (Device(minor=1),)), held(B, "GPU-1")))
+    for gpus in ([busy(0), busy(1)], [busy(1), busy(0)]):
+        report = Holders(kubelet).report(gpus, 100.0, minors={"GPU-0": 1})
+        assert {pod.name: pod.devices for pod in report.pods} == {"a": ("GPU-0",), "b": ("GPU-1",)}
+
+
 def test_idle_watts_are_learned_from_the_lowest_draw() -> None:
     both = Kubelet((held(A, "GPU-0"), held(B, "GPU-0")))
     first, _, last = after(both, [busy()], [gpu()], [busy()])
@@ -128,7 +150,7 @@ def run(root: Path, pid: int, name: str, uid: str, group: str = "0::/kubepods/po
     """A process of a pod, as it stands on its host."""
     (root / "proc" / str(pid)).mkdir(parents=True)
     (root / "proc" / str(pid) / "cgroup").write_text(group.format(uid=uid, under=uid.replace("-", "_")))
-    (root / "var/log/pods" / f"search_{name}_{uid}").mkdir(parents=True)
+    (root / "var/log/pods" / f"search_{name}_{uid}").mkdir(parents=True, exist_ok=True)
 
 
 def test_who_takes_turns_on_a_gpu_gets_its_watts_by_its_processes_where_the_host_tells_whose_they_are(
@@ -144,6 +166,18 @@ def test_who_takes_turns_on_a_gpu_gets_its_watts_by_its_processes_where_the_host
     assert [pod.watts for pod in found] == [40.0 + 420 * 3 / 4, 40.0 + 420 / 4]
     assert [pod.activity_percent for pod in found] == [60.0, 20.0]
     assert [pod.watts for pod in Holders(both).report((busy(),), 100.0, processes).pods] == [250.0, 250.0]
+
+
+@pytest.mark.parametrize("pids", ((11,), (11, 12)), ids=["its server alone", "its server twice"])
+def test_clients_of_mps_share_evenly_where_their_server_has_the_sms_by_the_driver_s_word(
+    tmp_path: Path, pids: tuple[int, ...]
+) -> None:
+    for pid in pids:
+        run(tmp_path, pid, "mps-control-daemon", UID)
+    holders = Holders(Kubelet((held(A, "GPU-0"), held(B, "GPU-0"))), host_pods=HostPods(tmp_path))
+    found = holders.report((busy(),), 100.0, {"GPU-0": tuple((pid, 45.0) for pid in pids)}).pods
+    told = [(pod.name, pod.watts, pod.attribution, pod.shared) for pod in found]
+    assert told == [("a", 250.0, "Proportional", True), ("b", 250.0, "Proportional", True)]
 
 
 @pytest.mark.parametrize(("group", "uid"), GROUPS.values(), ids=GROUPS.keys())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ def plugin(*ids: str, resource: str = "nvidia.com/gpu") -> Container:
     return {"name": "server", "devices": [{"resource_name": resource, "device_ids": ids}]}
 
 
-def claim(device: str, driver: str = "gpu.nvidia.com") -> Container:
-    return {
-        "name": "server",
-        "dynamic_resources": [{"claim_resources": [{"driver_name": driver, "device_name": device}]}],
-    }
+def claim(device: str, driver: str = "gpu.nvidia.com", *, cdi: Sequence[str] = ()) -> Container:
+    resource = {"driver_name": driver, "device_name": device, "cdi_devices": [{"name": one} for one in cdi]}
+    named = {"claim_name": "trainer-gpu-x7k2", "claim_namespace": "search", "claim_resources": [resource]}
+    return {"name": "server", "dynamic_resources": [named]}
 
 
 def listed(*containers: Container, name: str = "llama-0") -> ListPodResourcesResponse:
@@ -43,13 +42,34 @@ def listed(*containers: Container, name: str = "llama-0") -> ListPodResourcesRes
 HELD: dict[str, tuple[tuple[Container, ...], tuple[Device, ...]]] = {
     "whole GPUs": ((plugin("GPU-b", "GPU-a"),), (Device("GPU-a"), Device("GPU-b"))),
     "a replica of a shared GPU": ((plugin("GPU-a::3"),), (Device("GPU-a"),)),
+    "a replica of a GPU that MPS shares, under the name that the plugin has for shared ones": (
+        (plugin("GPU-a::7", resource="nvidia.com/gpu.shared"),),
+        (Device("GPU-a"),),
+    ),
     "two replicas of one GPU are one GPU": ((plugin("GPU-a::0", "GPU-a::1"),), (Device("GPU-a"),)),
     "a MIG device": ((plugin("MIG-1", resource="nvidia.com/mig-1g.18gb"),), (Device("MIG-1"),)),
     "a replica of a MIG device": ((plugin("MIG-1::0"),), (Device("MIG-1"),)),
     "two containers hold together": ((plugin("GPU-a"), plugin("GPU-b")), (Device("GPU-a"), Device("GPU-b"))),
-    "a claim names the GPU by its index": ((claim("gpu-3"),), (Device(index=3),)),
-    "a claim that two containers share is one GPU": ((claim("gpu-3"), claim("gpu-3")), (Device(index=3),)),
-    "a claim of a part of a GPU": ((claim("gpu-3-mig-9-0-1"),), (Device(index=3, mig="gpu-3-mig-9-0-1"),)),
+    "a claim names the GPU by its minor number": ((claim("gpu-3"),), (Device(minor=3),)),
+    "a claim that two containers share is one GPU": ((claim("gpu-3"), claim("gpu-3")), (Device(minor=3),)),
+    "a claim of a part of a GPU": ((claim("gpu-3-mig-9-0-1"),), (Device(minor=3, mig="gpu-3-mig-9-0-1"),)),
+    "a claim of a part of a GPU, as newer drivers name it": (
+        (claim("gpu-3-mig-1g18gb-19-4"),),
+        (Device(minor=3, mig="gpu-3-mig-1g18gb-19-4"),),
+    ),
+    "a claim whose CDI device is named as the claim's": (
+        (claim("gpu-3", cdi=["k8s.gpu.nvidia.com/device=gpu-3", "k8s.gpu.nvidia.com/claim=7c-gpu-3"]),),
+        (Device(minor=3),),
+    ),
+    "a claim whose CDI device is named by its UUID": (
+        (claim("gpu-3", cdi=["nvidia.com/gpu=GPU-a"]),),
+        (Device("GPU-a"),),
+    ),
+    "by another driver too": (
+        (claim("slot-1", "gpu.example.com", cdi=["example.com/net=n", "nvidia.com/gpu=MIG-1"]),),
+        (Device("MIG-1"),),
+    ),
+    "another vendor's CDI device": ((claim("slot-1", "gpu.example.com", cdi=["example.com/gpu=GPU-a"]),), ()),
     "a claim of somebody else's driver": ((claim("gpu-3", driver="gpu.example.com"),), ()),
     "a claim of what is no GPU": ((claim("imex-channel-0"),), ()),
     "another vendor's device": ((plugin("GPU-a", resource="example.com/gpu"),), ()),
@@ -60,8 +80,22 @@ HELD: dict[str, tuple[tuple[Container, ...], tuple[Device, ...]]] = {
 
 @pytest.mark.parametrize(("containers", "held"), HELD.values(), ids=HELD.keys())
 def test_what_a_pod_holds(containers: tuple[Container, ...], held: tuple[Device, ...]) -> None:
-    want = (Allocation(PodName("search", "llama-0"), held),) if held else ()
-    assert allocations(listed(*containers)) == want
+    found = allocations(listed(*containers))
+    assert [(one.pod, one.devices) for one in found] == ([(PodName("search", "llama-0"), held)] if held else [])
+
+
+CLAIMS: dict[str, tuple[tuple[Container, ...], tuple[str, ...]]] = {
+    "through a claim": ((claim("gpu-3"),), ("search/trainer-gpu-x7k2",)),
+    "one that two containers share": ((claim("gpu-3"), claim("gpu-3")), ("search/trainer-gpu-x7k2",)),
+    "beside the device plugin's": ((plugin("GPU-a"), claim("gpu-3")), ("search/trainer-gpu-x7k2",)),
+    "without a claim": ((plugin("GPU-a"),), ()),
+    "through no claim of a GPU": ((plugin("GPU-a"), claim("imex-channel-0")), ()),
+}
+
+
+@pytest.mark.parametrize(("containers", "claims"), CLAIMS.values(), ids=CLAIMS.keys())
+def test_through_which_claims_a_pod_holds_gpus(containers: tuple[Container, ...], claims: tuple[str, ...]) -> None:
+    assert [one.claims for one in allocations(listed(*containers))] == [claims]
 
 
 def test_a_pod_that_is_listed_twice_counts_once() -> None:

@@ -13,19 +13,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from penstock.agent.access import Access
-from penstock.agent.client import GPUNodeClient
+from penstock.agent.client import GPUNodeClient, refuse
 from penstock.agent.node import NodeObservation
 from penstock.agent.process import Publisher
 from penstock.agent.reading import Identity, Reading
 from penstock.agent.reporter import Reporter
 from penstock.agent.sampler import Observation
+from penstock.api.names import LONGEST_HEARTBEAT_SECONDS
+from penstock.errors import ApiError
 from penstock.settings import AgentSettings
 
 STATUS_PATH = "/apis/penstock.dev/v1alpha1/gpunodes/gpu-0/status"
+NODE_PATH = "/api/v1/nodes/gpu-0"
 FIRST_PAUSE_SECONDS = 0.01
 CEILING_SECONDS = 30.0
 
@@ -38,8 +41,12 @@ class Scripted:
     requests: list[tuple[str, str, Any, float]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    node: dict[str, Any] = field(default_factory=lambda: {"metadata": {"name": "gpu-0", "uid": "uid-of-the-node"}})
+    """Empty: there is no such Node."""
 
     async def handle(self, request: web.Request) -> web.Response:
+        if request.path == NODE_PATH:
+            return web.json_response(self.node, status=200 if self.node else 404)
         self.requests.append((request.method, request.path, await request.json(), time.monotonic()))
         self.headers.append(dict(request.headers))
         self.heard.set()
@@ -84,13 +91,13 @@ class Agent:
 
 @pytest.fixture
 async def agent(request: pytest.FixtureRequest) -> AsyncIterator[Agent]:
-    """A publisher with a heartbeat of one hour against the answers of the test's `answers` mark."""
+    """A publisher with the longest heartbeat there is against the answers of the test's `answers` mark."""
     mark = request.node.get_closest_marker("parametrize")
     answers = request.node.callspec.params["answers"] if mark else []
     scripted = Scripted(list(answers))
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", scripted.handle)
-    settings = AgentSettings(node_name="gpu-0", heartbeat_seconds=3600, sample_seconds=0.2)
+    settings = AgentSettings(node_name="gpu-0", heartbeat_seconds=LONGEST_HEARTBEAT_SECONDS, sample_seconds=0.2)
     gpus, leave, alarm = Gpus(), asyncio.Event(), asyncio.Event()
     reporter = Reporter(gpus, settings.heartbeat_seconds, "boot", datetime.now(UTC))
     async with TestServer(application) as server:
@@ -111,6 +118,39 @@ async def test_one_patch_per_publish_and_none_without_a_reason(agent: Agent) -> 
     assert body["status"]["watts"] == 400
     assert agent.server.headers[0]["Content-Type"] == "application/merge-patch+json"
     assert agent.server.headers[0]["Authorization"] == "Bearer secret"
+
+
+PRUNED = {"Warning": '299 - "unknown field \\"status.platform.tray\\""'}
+
+
+@pytest.mark.parametrize("answers", ([(200, PRUNED)] * 2,), ids=["pruned"])
+async def test_a_field_that_an_older_crd_does_not_keep_is_said_once_with_the_remedy(
+    agent: Agent, answers: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    await agent.until(1)
+    agent.gpus.watts = 700.0
+    await agent.until(2)
+    await asyncio.sleep(0.05)
+    (told,) = [vars(one)["why"] for one in caplog.records if one.message == "a write lost fields"]
+    assert "lacks status.platform.tray: apply the CRDs of this release" in told
+
+
+UNKNOWN = (
+    'GPUNode.penstock.dev "gpu-0" is invalid: status.gpus[3].health: Unsupported value: "Sleepy": supported: "Lost"'
+)
+
+
+async def test_a_value_that_an_older_crd_does_not_know_is_refused_with_the_remedy() -> None:
+    async def refuses(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "Invalid", "message": UNKNOWN}, status=422)
+
+    application = web.Application()
+    application.router.add_patch(STATUS_PATH, refuses)
+    lacks = r'lacks status.gpus\[\].health: "Sleepy": apply the CRDs of this release'
+    async with TestServer(application) as server, ClientSession() as session:
+        answer = await session.patch(server.make_url(STATUS_PATH))
+        with pytest.raises(ApiError, match=lacks):
+            await refuse(answer)
 
 
 async def test_a_change_goes_out_but_not_within_a_second_of_the_last(agent: Agent) -> None:
@@ -175,12 +215,26 @@ async def test_an_object_that_is_not_there_is_made_without_a_spec(agent: Agent, 
         {
             "apiVersion": "penstock.dev/v1alpha1",
             "kind": "GPUNode",
-            "metadata": {"name": "gpu-0", "labels": {"app.kubernetes.io/managed-by": "penstock-agent"}},
+            "metadata": {
+                "name": "gpu-0",
+                "labels": {"app.kubernetes.io/managed-by": "penstock-agent"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "gpu-0", "uid": "uid-of-the-node"}],
+            },
         },
     )
     # The same report: making the object is part of one attempt, not a failure of it.
     assert patch[:3] == again[:3]
     assert patch[:2] == ("PATCH", STATUS_PATH)
+
+
+@pytest.mark.parametrize("answers", ([(404, {})] * 4,), ids=["404"])
+async def test_nothing_is_made_for_a_node_that_is_gone_until_it_is_back(agent: Agent, answers: list[Any]) -> None:
+    node, agent.server.node = agent.server.node, {}
+    await agent.until(3)
+    assert {method for method, *_ in agent.server.requests} == {"PATCH"}
+    agent.server.node = node
+    await agent.until(5)
+    assert "POST" in [method for method, *_ in agent.server.requests]
 
 
 @pytest.mark.parametrize("answers", ([(429, {"Retry-After": "3000"})],), ids=["429"])

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from penstock.api.faults import faults
 from penstock.api.inferencepool import InferencePoolSpec
 from penstock.api.powerdomain import PowerDomainSpec
+from penstock.api.residencypolicy import ResidencyPolicySpec
 
 GPU = {"name": "server", "resources": {"limits": {"nvidia.com/gpu": 1}}}
 
@@ -21,6 +22,10 @@ GPU = {"name": "server", "resources": {"limits": {"nvidia.com/gpu": 1}}}
          "spec.power.wattsPerReplica", "-5", "greater than 0"),
         ("an item of a list", InferencePoolSpec, {"residency": {"allowed": ["DE", "fr"]}},
          "spec.residency.allowed[1]", "fr", "in capitals"),
+        ("an empty list", ResidencyPolicySpec, {"namespaceSelector": {}, "allowed": []},
+         "spec.allowed", "[]", "write at least 1"),
+        ("Norway without quotes", ResidencyPolicySpec, {"namespaceSelector": {}, "allowed": ["DE", False]},
+         "spec.allowed[1]", "False", 'in quotes, as in "NO"'),
         ("a rule over the whole spec names the field below", InferencePoolSpec, {"replicas": 3},
          "spec.replicas", "3", "leave replicas at 1"),
         ("a rule deep in the template", InferencePoolSpec,

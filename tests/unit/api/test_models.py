@@ -10,14 +10,14 @@ import yaml
 from pydantic import ValidationError
 
 from generate import KINDS, ROOT
-from manifests import ORDINARY_DOMAIN, ORDINARY_POOL, RICH_TEMPLATE, changed
+from manifests import ORDINARY, ORDINARY_POOL, RICH_TEMPLATE, changed
 from penstock.api.gpunode import GPUNode
 from penstock.api.inferencepool import InferencePool, InferencePoolStatus, Waiting
 from penstock.api.meta import Condition
-from penstock.api.powerdomain import PowerDomain, PowerDomainSpec
+from penstock.api.powerdomain import PowerDomainSpec
 from refusals import REFUSALS, UNKNOWN_FIELDS, Refusal
 
-BY_KIND: dict[str, type[InferencePool | PowerDomain]] = {"InferencePool": InferencePool, "PowerDomain": PowerDomain}
+BY_KIND = {kind.definition.kind: kind for kind in KINDS}
 ENFORCED_BY_LIST_TYPE = {"a place allowed twice", "two spreads over one key"}
 """Duplicates in sets and list maps are the API server's own business: for us a place allowed twice is allowed."""
 
@@ -32,7 +32,7 @@ def test_what_the_api_server_refuses_the_models_refuse(refusal: Refusal) -> None
         model.model_validate(refusal.manifest)
 
 
-@pytest.mark.parametrize("manifest", (ORDINARY_POOL, ORDINARY_DOMAIN), ids=["pool", "domain"])
+@pytest.mark.parametrize("manifest", ORDINARY, ids=lambda one: one["kind"])
 def test_the_ordinary_objects_that_refusals_are_made_from_are_fine(manifest: dict[str, Any]) -> None:
     BY_KIND[manifest["kind"]].model_validate(manifest)
 
@@ -58,6 +58,17 @@ def test_a_margin_left_out_follows_the_guarantee(
 ) -> None:
     spec = {"nodeSelector": {}, "budget": {"watts": 1}, "guarantee": guarantee, "marginPercent": margin_percent}
     assert PowerDomainSpec.model_validate(spec).effective_margin_percent == effective
+
+
+def test_a_time_without_a_zone_is_utc_and_can_be_held_against_one_with_a_zone() -> None:
+    mixed = {"watts": 1, "effectiveAt": "2026-11-21T02:00:00", "until": "2026-11-21T04:30:00+02:00"}
+    budget = PowerDomainSpec.model_validate({"budget": mixed}).budget
+    assert budget.as_json() == {
+        "watts": 1.0,
+        "effectiveAt": "2026-11-21T02:00:00Z",
+        "until": "2026-11-21T02:30:00Z",
+        "windows": [],
+    }
 
 
 def test_a_status_is_written_in_camel_case_with_whole_seconds_in_utc_and_nothing_unknown() -> None:

@@ -121,3 +121,13 @@ async def test_a_pod_without_a_token_says_what_to_mount(monkeypatch: pytest.Monk
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     with pytest.raises(InvalidInput, match="mount a ServiceAccount token"):
         await find_access()
+
+
+@pytest.mark.parametrize("user", ({"token": "mine"}, {"client-certificate": ""}), ids=("a token", "a certificate"))
+async def test_whoever_impersonates_proves_who_they_are_and_says_whom_they_speak_as(
+    tmp_path: Path, user: dict[str, str]
+) -> None:
+    access = await find_access(str(kubeconfig(tmp_path / "config", "1", current="1", **user)))
+    own = await access.headers()
+    assert await access.impersonating("somebody").headers() == {**own, "Impersonate-User": "somebody"}
+    assert await access.headers() == own, "and goes on as they are"

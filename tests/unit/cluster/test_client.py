@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 import pytest
 
 from penstock.cluster.answers import error_of
-from penstock.cluster.client import resource_of
-from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests
+from penstock.cluster.client import KubeClient, resource_of
+from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests, Undeclared
+from penstock.metrics import Metrics
 
 UNAPPLIED = "the server rejected our request due to an error in our request"
 INVALID = 'Pod "p" is invalid: spec.nodeSelector: Forbidden: may not be changed'
+UNDECLARED = (
+    "failed to create typed patch object (/row-a; penstock.dev/v1alpha1, Kind=PowerDomain): "
+    ".status.ladder.lowestReachableWatts: field not declared in schema"
+)
+UNKNOWN = (
+    'ResidencyPolicy.penstock.dev "ours" is invalid: [status.violations[0].action: Unsupported value: "Teleport": '
+    'supported values: "Report", "Drain", <nil>: Invalid value: null: some validation rules were not checked]'
+)
 
 ANSWERS: tuple[tuple[str, int, str, type[ApiError]], ...] = (
     ("gone", 404, 'pods "p" not found', NotFound),
@@ -21,6 +34,9 @@ ANSWERS: tuple[tuple[str, int, str, type[ApiError]], ...] = (
     ("a policy or RBAC says no", 403, "denied", Forbidden),
     ("a disruption budget says not now", 429, "Cannot evict pod", TooManyRequests),
     ("the server is broken", 500, "etcd", ApiError),
+    ("its CRD lacks a field that we write", 500, UNDECLARED, Undeclared),
+    ("its CRD lacks a value that we write", 422, UNKNOWN, Undeclared),
+    ("a value that a person wrote is refused", 422, UNKNOWN.replace("status.", "spec."), ApiError),
 )
 
 
@@ -73,3 +89,29 @@ def test_how_long_to_wait_is_the_longer_of_what_was_said(
 )
 def test_metrics_count_resources_not_objects(path: str, resource: str) -> None:
     assert resource_of(path) == resource
+
+
+class SlowServer(KubeClient):
+    """A client whose server never answers a status, and a Lease at once."""
+
+    def __init__(self) -> None:
+        nobody: Any = None  # No request leaves this client.
+        super().__init__(nobody, Metrics(), writes_in_flight=1)
+        self.asked: list[str] = []
+
+    async def _send(self, method: str, path: str, **_: object) -> tuple[bytes, Mapping[str, str]]:
+        self.asked.append(path)
+        if method != "PUT":
+            await asyncio.Event().wait()
+        return b"{}", {}
+
+
+async def test_a_lease_does_not_wait_behind_the_writes_that_are_under_way() -> None:
+    client = SlowServer()
+    statuses = [asyncio.create_task(client.apply(f"/status/{number}", {})) for number in range(3)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await client.replace("/lease", {})
+    assert client.asked == ["/status/0", "/lease"]
+    for one in statuses:
+        one.cancel()

@@ -234,6 +234,11 @@ def test_a_node_is_known_by_any_of_its_labels(label: str) -> None:
     assert only(heard([energy(**labels)])).seen.metadata.name == "gpu-2"
 
 
+@pytest.mark.parametrize(("label", "index"), (("3", 3), ("two", 0), ("²", 0), ("-1", 0), ("9" * 5000, 0)))
+def test_an_index_that_is_no_number_is_the_first_and_stops_no_other_reading(label: str, index: int) -> None:
+    assert gpu_of(only(heard([energy(gpu=label)]))).index == index
+
+
 def test_a_series_of_no_known_node_is_nobodys() -> None:
     assert heard([energy(Hostname="somewhere-else")]) == []
 

@@ -10,7 +10,15 @@ import pytest
 from penstock.api.names import DECISION_ANNOTATION, DELETION_COST_ANNOTATION, GATE, POOL_LABEL
 from penstock.cluster.parse.pods import decode_pod, pod, template
 from penstock.core.model import Owner, Phase, Pod
-from penstock.core.scheduling import AntiAffinity, HardSpread, HostPort, LabelRule, Operator, Requirement, Toleration
+from penstock.core.placement.scheduling import (
+    AntiAffinity,
+    HardSpread,
+    HostPort,
+    LabelRule,
+    Operator,
+    Requirement,
+    Toleration,
+)
 from penstock.errors import InvalidInput
 
 Spec = dict[str, Any]
@@ -94,6 +102,55 @@ REQUESTS: tuple[tuple[str, Spec, dict[str, int]], ...] = (
 @pytest.mark.parametrize(("spec", "expected"), [case[1:] for case in REQUESTS], ids=[case[0] for case in REQUESTS])
 def test_requests_are_counted_as_kube_scheduler_counts_them(spec: Spec, expected: dict[str, int]) -> None:
     assert dict(parsed(spec).requests) == {**expected, "pods": 1}
+
+
+# ------------------------------------------------------------------------------------------------------------- devices
+
+
+def shown(**variable: object) -> Spec:
+    return container(env=[{"name": "PORT", "value": "80"}, {"name": "NVIDIA_VISIBLE_DEVICES", **variable}])
+
+
+DEVICES: tuple[tuple[str, Spec, bool], ...] = (
+    ("a request says itself what it is for", {"containers": [container({}, {"nvidia.com/gpu": "1"})]}, False),
+    ("a claim", {"resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}]}, True),
+    ("every GPU by a variable", {"containers": [container(), shown(value="all")]}, True),
+    ("in an init container", {"initContainers": [shown(value="0,1")]}, True),
+    ("in a debug container", {"ephemeralContainers": [shown(value="all")]}, True),
+    ("a variable that a ConfigMap fills", {"containers": [shown(valueFrom={"configMapKeyRef": {"name": "c"}})]}, True),
+    ("a variable that says void", {"containers": [shown(value="void")]}, False),
+    ("a variable that says none", {"containers": [shown(value="none")]}, False),
+    ("a variable that says nothing", {"containers": [shown()]}, False),
+    (
+        "every GPU by a mount, however it is spelt",
+        {"containers": [container(volumeMounts=[{"mountPath": "var/run//nvidia-container-devices/all"}])]},
+        True,
+    ),
+    ("another mount", {"containers": [container(volumeMounts=[{"mountPath": "/models"}])]}, False),
+)
+
+
+@pytest.mark.parametrize(("spec", "reaches"), [case[1:] for case in DEVICES], ids=[case[0] for case in DEVICES])
+def test_what_reaches_for_devices_beside_its_requests(spec: Spec, *, reaches: bool) -> None:
+    assert parsed(spec).reaches_devices is reaches
+
+
+ANNOTATIONS = {
+    "NVIDIA's, as its NRI plugin reads it": ("nvidia.cdi.k8s.io/container.server", True),
+    "the container runtime's own": ("cdi.k8s.io/gpu", True),
+    "an injector of devices": ("devices.nri.io/container.server", True),
+    "an injector of CDI devices": ("cdi-devices.noderesource.dev/pod", True),
+    "CRI-O's older one": ("io.kubernetes.cri-o.Devices", True),
+    "one that speaks of devices": ("example.com/devices", False),
+    "one of another kind": ("prometheus.io/scrape", False),
+}
+
+
+@pytest.mark.parametrize(("name", "reaches"), ANNOTATIONS.values(), ids=ANNOTATIONS)
+def test_which_annotation_asks_the_runtime_for_devices(name: str, *, reaches: bool) -> None:
+    seen = parsed({}, annotations={name: "management.nvidia.com/gpu=all", DECISION_ANNOTATION: "d"})
+    assert (seen.reaches_devices, seen.decision) == (reaches, "d")
+    assert not parsed({}, annotations={"note": name}).reaches_devices
 
 
 # ---------------------------------------------------------------------------------------------------------------- pins

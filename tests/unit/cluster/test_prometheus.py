@@ -10,8 +10,8 @@ from penstock.cluster.parse.dcgm import Answers, reports
 from penstock.cluster.parse.prometheus import Series, series_of
 from penstock.cluster.prometheus import PrometheusTelemetry, Server
 from penstock.cluster.state import ClusterState
-from penstock.core.evidence import Evidence, judge
 from penstock.core.model import Node
+from penstock.core.placement.evidence import Evidence, judge
 from penstock.errors import QueryFailed
 
 SERVER = Server("http://prometheus", interval_seconds=30, poll_seconds=10, timeout_seconds=10)

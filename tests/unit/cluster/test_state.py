@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from penstock.api.names import GATE
-from penstock.cluster.objects import Deployment, PriorityClass, ReplicaSet
+from penstock.cluster.objects import Deployment, PriorityClass, ReplicaSet, ResourceClaim, Service
 from penstock.cluster.parse.telemetry import decode_gpu_node
 from penstock.cluster.parse.written import pool_object
 from penstock.cluster.state import ClusterState
@@ -41,6 +41,7 @@ def test_a_pod_is_found_by_uid_by_node_and_by_pool(state: ClusterState) -> None:
     assert state.pods_by_node == {"n1": {"u": BOUND}}
     assert state.pods_by_pool == {KEY: {"u": BOUND}}
     assert state.wake.is_set()
+    assert state.urgent.is_set()
     state.delete_pod("u")
     assert (state.pods, state.pods_by_node, state.pods_by_pool) == ({}, {}, {})
 
@@ -49,6 +50,36 @@ def test_a_finished_pod_takes_no_room(state: ClusterState) -> None:
     settled(state, BOUND).put_pod(replace(BOUND, phase=Phase.SUCCEEDED, resource_version="14"))
     assert state.pods_by_node == {}
     assert state.take_dirty().nodes == {"n1"}
+
+
+CLAIM = ResourceClaim("search/gpu", frozenset({"gpu-3"}), frozenset({"u"}))
+
+
+def test_a_claim_gives_its_gpus_to_the_pods_that_it_is_reserved_for_whoever_is_seen_first(state: ClusterState) -> None:
+    state.put_claim(CLAIM)
+    state.put_pod(BOUND)
+    assert state.pods["u"].claimed == {"gpu-3"}
+    state.put_claim(ResourceClaim("search/more", frozenset({"gpu-0"}), frozenset({"u", "not seen"})))
+    assert state.pods_by_node["n1"]["u"].claimed == {"gpu-0", "gpu-3"}
+    state.delete_claim("search/more")
+    assert state.pods["u"].claimed == {"gpu-3"}
+
+
+def test_a_claim_that_changes_marks_the_node_and_the_same_again_nothing(state: ClusterState) -> None:
+    settled(state, BOUND).put_claim(CLAIM)
+    assert state.take_dirty().nodes == {"n1"}
+    state.put_claim(CLAIM)
+    assert state.take_dirty().nodes == frozenset()
+    state.put_claim(replace(CLAIM, pods=frozenset()))
+    assert state.take_dirty().nodes == {"n1"}
+    assert state.pods["u"].claimed == frozenset()
+
+
+def test_a_pod_keeps_what_it_claims_when_it_is_seen_again(state: ClusterState) -> None:
+    state.put_claim(CLAIM)
+    settled(state, BOUND).put_pod(replace(BOUND, resource_version="99"))
+    assert state.pods["u"].claimed == {"gpu-3"}
+    assert state.take_dirty().nodes == frozenset()
 
 
 MARKS: tuple[tuple[str, Pod, Pod, frozenset[str], frozenset[PoolKey]], ...] = (
@@ -197,6 +228,7 @@ def test_which_report_wakes_the_planner(gpu: dict[str, object], marks: bool) -> 
     clock[0] = 1010.0
     state.put_gpu_node(report(2, **gpu), None)
     assert state.wake.is_set() is marks
+    assert not state.urgent.is_set()
     assert state.telemetry["n1"].heard_at == 1010.0
 
 
@@ -260,37 +292,37 @@ def pool(version: str, uid: str = "1", **spec: object) -> Any:
 
 
 def test_an_event_older_than_what_we_know_is_ignored(state: ClusterState) -> None:
-    state.put_pool(pool("20", replicas=3))
-    state.put_pool(pool("19", replicas=1))
+    state.written_pools.put(pool("20", replicas=3))
+    state.written_pools.put(pool("19", replicas=1))
     stored = state.pools[KEY].spec
     assert stored
     assert stored.replicas == 3
 
 
 def test_a_status_write_of_ours_wakes_nobody(state: ClusterState) -> None:
-    state.put_pool(pool("20"))
+    state.written_pools.put(pool("20"))
     state.take_dirty()
-    state.put_pool(replace(pool("21"), status={"replicas": 1}))
+    state.written_pools.put(replace(pool("21"), status={"replicas": 1}))
     assert not state.wake.is_set()
     assert state.pools[KEY].status == {"replicas": 1}
 
 
 def test_a_list_drops_ghosts_and_keeps_what_is_newer_than_itself(state: ClusterState) -> None:
-    state.put_pool(pool("20"))
-    state.keep_pools([], "15")
+    state.written_pools.put(pool("20"))
+    state.written_pools.keep([], "15")
     assert KEY in state.pools
-    state.keep_pools([], "25")
+    state.written_pools.keep([], "25")
     assert state.pools == {}
 
 
 def test_the_deletion_of_an_earlier_pool_leaves_its_successor(state: ClusterState) -> None:
-    state.put_pool(pool("20", uid="2"))
-    state.delete_pool(KEY, "1")
+    state.written_pools.put(pool("20", uid="2"))
+    state.written_pools.delete(KEY, "1")
     assert KEY in state.pools
 
 
 def test_a_stored_pool_that_todays_rules_refuse_becomes_its_problems(state: ClusterState) -> None:
-    state.put_pool(pool("20", replicas=-1))
+    state.written_pools.put(pool("20", replicas=-1))
     assert state.pools[KEY].spec is None
     assert str(state.pools[KEY].problems[0]).startswith("spec.replicas: -1: ")
 
@@ -304,6 +336,18 @@ def test_workloads_mark_the_pool_whose_label_they_carry(state: ClusterState) -> 
     assert state.take_dirty().pools == {KEY}
     assert state.replica_sets_of(deployment) == [owned]
     state.put_deployment(replace(deployment, resource_version="5"))
+    assert not state.wake.is_set()
+
+
+def test_a_service_that_changes_or_goes_marks_its_pool(state: ClusterState) -> None:
+    service = Service(KEY, "llama", "5")
+    state.put_service(service)
+    assert state.take_dirty().pools == {KEY}
+    state.put_service(replace(service, resource_version="6"))
+    assert state.take_dirty().pools == {KEY}
+    state.delete_service(KEY)
+    assert state.take_dirty().pools == {KEY}
+    state.delete_service(KEY)
     assert not state.wake.is_set()
 
 

@@ -143,6 +143,20 @@ def test_a_clock_that_is_set_back_two_hours_is_doubted_once_and_freezes_nothing(
     assert heard.telemetry.heard_at == 1030.0, "the age is ours: a clock that is behind makes nothing older"
 
 
+@pytest.mark.parametrize(
+    "time", ("2026-11-20T00:01:10+99:99", "2026-11-20T00:01:10,5Z", "2026-11-20T00:01:10x5Z", "now")
+)
+def test_a_sample_of_no_time_is_no_evidence_and_the_next_honest_one_is(time: str) -> None:
+    alone = hear(report(60, 100, sampledAt=time), None, now=1000.0, age_seconds=None)
+    assert alone.telemetry.contradiction == f"sampledAt is {time!r}, which is no time"
+    before = hear(report(60, 100), None, now=1000.0, age_seconds=None)
+    lie = hear(report(70, 101, {"energyJoules": 1_004_000}, sampledAt=time), before, now=1010.0, age_seconds=None)
+    assert lie.telemetry.contradiction == alone.telemetry.contradiction
+    assert lie.telemetry.gpus, "its figures go on being charged"
+    honest = hear(report(80, 102, {"energyJoules": 1_008_000}), lie, now=1020.0, age_seconds=None)
+    assert honest.telemetry.contradiction == ""
+
+
 def test_watts_that_lie_low_are_held_against_the_energy() -> None:
     low = {"powerWatts": 80.0, "powerP95Watts": 80.0}
     before = hear(report(0, 100, low), None, now=1000.0, age_seconds=None)

@@ -14,7 +14,7 @@ from penstock.cluster.client import KubeClient
 from penstock.cluster.events import BURST, SAME_AGAIN_SECONDS, Events, Subject
 from penstock.cluster.probes import Probes
 from penstock.cluster.status_writer import StatusWriter
-from penstock.errors import ApiError, NotFound
+from penstock.errors import ApiError, NotFound, Undeclared
 from penstock.metrics import Metrics
 
 POOL = Subject("InferencePool", "search", "llama", "u1")
@@ -183,6 +183,46 @@ async def test_a_status_that_could_not_be_written_is_written_later_unless_that_i
         await recorder.sends(2 if repeated else 1)
         await asyncio.sleep(0.05)
     assert recorder.statuses == [{"replicas": 1}] * (2 if repeated else 1)
+
+
+OLDER: tuple[tuple[Undeclared, str], ...] = (
+    (
+        Undeclared(500, "", "failed: .status.ladder.lowestReachableWatts: field not declared in schema"),
+        "lacks status.ladder.lowestReachableWatts: apply the CRDs of this release",
+    ),
+    (
+        Undeclared(
+            422, "Invalid", 'invalid: [status.steps[3].action: Unsupported value: "Nap": supported values: "Cap"]'
+        ),
+        'lacks status.steps[].action: "Nap": apply the CRDs of this release',
+    ),
+)
+
+
+@pytest.mark.parametrize(("older", "lacks"), OLDER, ids=("a field", "a value"))
+async def test_a_crd_that_is_older_is_said_once_with_the_remedy_and_waited_for(
+    older: Undeclared, lacks: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("penstock.cluster.status_writer.OLDER_SECONDS", 0.01)
+    recorder = Recorder()
+    recorder.errors = [older] * 3
+    writer = StatusWriter(recorder.client, Metrics(), MANY_PER_SECOND)
+    async with running(writer):
+        writer.put(DOMAIN, {"watts": 1})
+        await recorder.sends(4)
+        await asyncio.sleep(0.05)
+    assert recorder.statuses == [{"watts": 1}] * 4, "and written once the newer one is there"
+    (told,) = [one.message for one in caplog.records]
+    recorder.errors = [older] * 2
+    async with running(writer):
+        writer.put(POOL, {"replicas": 1})
+        writer.put(DOMAIN, {"watts": 2})
+        await recorder.sends(8)
+    assert [one.message for one in caplog.records if "powerdomains" in one.message] == [told], (
+        "whatever else is written"
+    )
+    assert "powerdomains" in told
+    assert lacks in told
 
 
 # -------------------------------------------------------------------------------------------------------------- probes

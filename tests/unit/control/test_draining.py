@@ -20,6 +20,9 @@ SET = Owner("ReplicaSet", "llama-1", "rs-1")
 LISTED = (PodGpus("search", "pod-1", ("GPU-0",)),)
 
 
+ACCEPTED = EvictionOutcome(Eviction.ACCEPTED)
+
+
 @dataclass
 class Api:
     """Stands where the acts are, and answers each eviction as a test wants."""
@@ -36,7 +39,7 @@ class Api:
 
 
 class Desk:
-    def __init__(self, answer: EvictionOutcome = EvictionOutcome(Eviction.ACCEPTED)) -> None:  # noqa: B008  a frozen value
+    def __init__(self, answer: EvictionOutcome = ACCEPTED) -> None:
         self.api = Api(answer)
         acts: Any = self.api
         self.draining = Draining(acts, hold_seconds=10.0)

@@ -12,10 +12,10 @@ from penstock.cluster.objects import PoolObject
 from penstock.cluster.state import ClusterState
 from penstock.control.learning import LOOK_SECONDS, ROWS_AT_ONCE, Learning
 from penstock.control.picture import Picture
-from penstock.core.learned_status import learned_watts
-from penstock.core.learning import DAY_SECONDS, Day, Kind, Learned
 from penstock.core.model import LearnedWatts, PlacementRules, PodGpus
 from penstock.core.pool import Pool
+from penstock.core.power.learned_status import learned_watts
+from penstock.core.power.learning import DAY_SECONDS, Day, Kind, Learned
 
 FIRST = 20_000
 NOON = FIRST * DAY_SECONDS + DAY_SECONDS // 2

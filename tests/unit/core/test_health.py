@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 import builders as a
-from penstock.core import placement
 from penstock.core.health import Ailment, ailment, is_hot, on_broken_gpus, told
-from penstock.core.model import Gpu, GpuHealth, PodGpus, Telemetry
+from penstock.core.model import Gpu, GpuHealth, Pod, PodGpus, Telemetry
+from penstock.core.placement import choice as placement
+from penstock.core.placement.fleet import Fleet
 
 AILMENTS: dict[str, tuple[Gpu, Ailment | None]] = {
     "a healthy GPU takes replicas": (a.gpu(), None),
@@ -83,6 +85,66 @@ def test_a_waiting_replica_is_told_what_ails_the_gpus_that_it_lacks() -> None:
 def heard(*broken: int, pods: Sequence[PodGpus] | None) -> Telemetry:
     gpus = [a.gpu(at, health=GpuHealth.LOST if at in broken else GpuHealth.HEALTHY) for at in range(4)]
     return a.telemetry(gpus=gpus, pods=None if pods is None else tuple(pods))
+
+
+@dataclass(frozen=True)
+class Room:
+    """A node of four GPUs of which some are lost: how many are free. `shared`: each is offered so many times."""
+
+    free: int
+    broken: tuple[int, ...]
+    pods: tuple[Pod, ...] = ()
+    listed: Mapping[str, tuple[int, ...]] | None = field(default_factory=dict)
+    in_use: tuple[int, ...] = ()
+    allocatable: int = 4
+    shared: int = 1
+
+    @property
+    def fleet(self) -> Fleet:
+        pods = None
+        if self.listed is not None:
+            pods = [PodGpus("search", name, tuple(f"GPU-{at}" for at in held)) for name, held in self.listed.items()]
+        report = replace(heard(*self.broken, pods=pods), unallocated_in_use=tuple(f"GPU-{at}" for at in self.in_use))
+        node = a.node(gpus=self.allocatable * self.shared, labels={"nvidia.com/gpu.replicas": str(self.shared)})
+        return a.fleet(node, telemetries=[report], pods=self.pods)
+
+
+PINNED = a.pod("q", "", 1, pin="gpu-1")
+ROOM = {
+    "a lost GPU that nobody holds": Room(3, (0,)),
+    "one that a pod holds is taken off once": Room(3, (0,), (a.pod("p", gpus=1),), {"p": (0,)}),
+    "and so is the sound one beside it": Room(2, (0,), (a.pod("p", gpus=2),), {"p": (0, 1)}),
+    "of two lost ones a pod holds one": Room(2, (0, 3), (a.pod("p", gpus=1),), {"p": (0,)}),
+    "a pod holds every GPU that is lost": Room(2, (0, 3), (a.pod("p", gpus=2),), {"p": (0, 3)}),
+    "a pod on sound GPUs takes its own": Room(2, (0,), (a.pod("p", gpus=1),), {"p": (1,)}),
+    "where the kubelet does not say who holds it, it may be another": Room(2, (0,), (a.pod("p", gpus=1),), None),
+    "and so where it does not list the pod": Room(2, (0,), (a.pod("p", gpus=1),)),
+    "or not with all of its GPUs": Room(1, (0,), (a.pod("p", gpus=2),), {"p": (0,)}),
+    "a pin comes on top": Room(2, (0,), (a.pod("p", gpus=1), PINNED), {"p": (0,)}),
+    "a device plugin that offers it no more takes nothing off again": Room(
+        2, (0,), (a.pod("p", gpus=1),), {"p": (0,)}, allocatable=3
+    ),
+    "every GPU is lost and held": Room(0, (0, 1, 2, 3), (a.pod("p", gpus=4),), {"p": (0, 1, 2, 3)}),
+    "a lost GPU that a leaked process holds": Room(3, (0,), in_use=(0,)),
+    "a leaked process on a sound one": Room(2, (0,), in_use=(1,)),
+    "slices: a pod has its only one on the lost GPU": Room(6, (0,), (a.pod("p", gpus=1),), {"p": (0,)}, shared=2),
+    "slices: on two GPUs at least one is on the lost one": Room(
+        4, (0,), (a.pod("p", gpus=3),), {"p": (0, 1)}, shared=2
+    ),
+    "slices: all of them are on lost GPUs": Room(4, (0, 1), (a.pod("p", gpus=3),), {"p": (0, 1)}, shared=2),
+}
+
+
+@pytest.mark.parametrize("room", ROOM.values(), ids=ROOM.keys())
+def test_how_many_gpus_are_free_beside_lost_ones(room: Room) -> None:
+    assert room.fleet.rows[0].free_gpus == room.free
+
+
+@pytest.mark.parametrize(("gpus", "would_fit"), ((3, "free 1 GPU on gpu-1"), (4, "")))
+def test_a_lost_gpu_is_not_freed_by_the_end_of_its_pod(gpus: int, would_fit: str) -> None:
+    room = Room(2, (0,), (a.pod("p", gpus=1), a.pod("q", gpus=1)), {"p": (0,), "q": (1,)})
+    (waiting,) = placement.plan(room.fleet, (a.replica(gpus=gpus),), (), 0.0).waiting
+    assert waiting.would_fit == would_fit
 
 
 MINE = PodGpus("search", "pod-1", ("GPU-0", "GPU-1"))

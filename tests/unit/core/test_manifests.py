@@ -10,7 +10,7 @@ import pytest
 from penstock.api.names import COUNTRY_LABEL, GATE
 from penstock.core.manifests import Lift, Workload, deletion_cost_patch, deployment, lift_patch, service
 from penstock.core.model import Pod, PoolKey
-from penstock.core.scheduling import NodeTerm, Operator, Requirement, Scheduling
+from penstock.core.placement.scheduling import NodeTerm, Operator, Requirement, Scheduling
 
 KEY = PoolKey("search", "llama")
 GERMANY = (Requirement(COUNTRY_LABEL, Operator.IN, ("DE",)),)

@@ -9,10 +9,10 @@ import pytest
 
 import builders as a
 from penstock.core import nodelabels
-from penstock.core.evidence import Evidence
 from penstock.core.manifests import node_condition_patch, node_labels_patch
 from penstock.core.model import Gpu, GpuHealth, Mark, Node, Platform, Telemetry
 from penstock.core.nodelabels import LABELS, label_changes, power_degraded
+from penstock.core.placement.evidence import Evidence
 
 LIMITED: dict[str, Any] = {"minimum_watts": 200.0, "maximum_watts": 700.0, "default_watts": 700.0, "limit_watts": 650.0}
 WRITTEN = {

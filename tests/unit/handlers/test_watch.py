@@ -7,6 +7,7 @@ import sys
 
 HOST = """
 import asyncio
+from penstock.cluster.state import ClusterState
 from penstock.handlers import watch
 
 async def deaf(*_):
@@ -18,7 +19,7 @@ class Nobody:
 
 async def host():
     watch._run = deaf
-    task = asyncio.create_task(watch.watch_written_kinds(Nobody(), Nobody()))
+    task = asyncio.create_task(watch.watch_written_kinds(Nobody(), ClusterState()))
     await asyncio.sleep(0.1)
     task.cancel()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from penstock.api.names import LONGEST_HEARTBEAT_SECONDS
 from penstock.cluster import wire
 from penstock.core.model import Cap, CappedGpu, Capper, CapperMode
-
-LONGEST_HEARTBEAT_SECONDS = 300.0
 
 _MODES = {mode.value: mode for mode in CapperMode}
 

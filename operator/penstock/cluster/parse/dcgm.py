@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from penstock.cluster import wire
 from penstock.cluster.parse.dcgm_fields import FRESH_INTERVALS, GAUGES, INSTANCE_LABEL, METERS, Gauge, Meter
+from penstock.cluster.parse.pods import whole
 from penstock.cluster.parse.prometheus import Series
 
 MEBIBYTE = 2**20
@@ -155,8 +156,7 @@ def _node(labels: Mapping[str, str], nodes: frozenset[str]) -> str:
 
 
 def _index(labels: Mapping[str, str]) -> int:
-    text = labels.get("gpu", "")
-    return int(text) if text.isdigit() else 0
+    return max(whole(labels.get("gpu", "")) or 0, 0)
 
 
 def _product(labels: Mapping[str, str]) -> str:
@@ -293,7 +293,7 @@ def _report(node: str, readings: list[_Reading], interval_seconds: float) -> Rep
     status = wire.GpuNodeStatus(
         heartbeatSeconds=interval_seconds,
         sequence=round(1000 * sampled),
-        sampledAt=datetime.fromtimestamp(sampled, UTC),
+        sampledAt=datetime.fromtimestamp(sampled, UTC).isoformat(),
         gpus=gpus,
     )
     seen = wire.GpuNode(metadata=wire.WrittenMetadata(name=node), status=status)

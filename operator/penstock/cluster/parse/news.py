@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from penstock.core.evidence import HEARTBEATS_UNTIL_STALE
 from penstock.core.health import is_hot
 from penstock.core.model import Gpu, Telemetry
+from penstock.core.placement.evidence import HEARTBEATS_UNTIL_STALE
 
 
 def is_news(known: Telemetry, new: Telemetry) -> bool:
@@ -15,7 +15,9 @@ def is_news(known: Telemetry, new: Telemetry) -> bool:
         return True
     if _holdings(known) != _holdings(new) or _caps(known) != _caps(new):
         return True
-    return [_material(gpu) for gpu in known.gpus] != [_material(gpu) for gpu in new.gpus]
+    if len(known.gpus) != len(new.gpus):
+        return True
+    return any(_material(before) != _material(after) for before, after in zip(known.gpus, new.gpus, strict=True))
 
 
 def _was_stale(known: Telemetry, now: float) -> bool:

@@ -13,7 +13,7 @@ from penstock.cluster.parse.pods import unix_time
 from penstock.cluster.parse.quantity import amounts
 from penstock.cluster.parse.scheduling import frozen_labels
 from penstock.core.model import Mark, Node
-from penstock.core.scheduling import Taint
+from penstock.core.placement.scheduling import Taint
 
 _CORDON_TAINTS = frozenset({"node.kubernetes.io/unschedulable"})
 _DARK_TAINTS = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
@@ -40,6 +40,8 @@ def node(seen: wire.Node) -> Node:
         not_ready_since_time=None if is_ready else unix_time(since) or 0.0,
         allocatable=MappingProxyType(amounts(seen.status.allocatable)),
         power_degraded=_mark(seen.status.conditions or (), POWER_DEGRADED_CONDITION),
+        provider=seen.spec.providerID.partition("://")[0] if "://" in seen.spec.providerID else "",
+        settled=seen.metadata.annotations.settled if seen.metadata.annotations else "",
     )
 
 

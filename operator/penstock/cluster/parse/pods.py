@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from penstock.api.names import POOL_LABEL
+from penstock.api.names import POOL_LABEL, TEMPLATE_HASH_LABEL
 from penstock.cluster import wire
+from penstock.cluster.parse.devices import asks_by_annotation, reaches_devices
 from penstock.cluster.parse.quantity import amounts
 from penstock.cluster.parse.scheduling import (
     NO_RULES,
@@ -23,22 +24,25 @@ from penstock.cluster.parse.scheduling import (
     scheduling,
 )
 from penstock.core.model import Amounts, Owner, Phase, Pod
+from penstock.core.placement.scheduling import Scheduling
 from penstock.core.pool import Template
-from penstock.core.scheduling import Scheduling
+from penstock.core.residency import isolation
 from penstock.errors import InvalidInput
 
-TEMPLATE_HASH_LABEL = "pod-template-hash"
 REVISION_HASH_LABEL = "controller-revision-hash"
 """The same on the pods of a StatefulSet."""
 _PHASES = {phase.value: phase for phase in Phase}
 _POD_LEVEL = ("cpu", "memory", "hugepages-")
 
 decode_pod = msgspec.json.Decoder(wire.Pod).decode
+_decode_annotations = msgspec.json.Decoder(wire.Annotations | None).decode
 
 
 def pod(seen: wire.Pod) -> Pod:
     """A pod of the cluster. Scheduling rules are kept for pods that wait; of bound ones only what repels others."""
     metadata, spec, status = seen.metadata, seen.spec, seen.status
+    written = metadata.annotations
+    annotations = _decode_annotations(written) if isinstance(written, msgspec.Raw) else None
     labels = frozen_labels(metadata.labels)
     conditions = {one.type: one for one in status.conditions or ()}
     return Pod(
@@ -55,17 +59,19 @@ def pod(seen: wire.Pod) -> Pod:
         ready="Ready" in conditions and conditions["Ready"].status == "True",
         unschedulable=_is_unschedulable(conditions.get("PodScheduled")),
         requests=requests(spec),
+        reaches_devices=reaches_devices(spec) or asks_by_annotation(written),
         priority=spec.priority or 0,
         owner=controller(metadata.ownerReferences),
         template_hash=labels.get(TEMPLATE_HASH_LABEL) or labels.get(REVISION_HASH_LABEL, ""),
         labels=labels,
         scheduling=_rules(spec, metadata.namespace, metadata.labels or {}),
         host_ports=host_ports(spec),
-        decision=metadata.annotations.decision if metadata.annotations else "",
-        fence=metadata.annotations.fence if metadata.annotations else "",
-        deletion_cost=_deletion_cost(metadata.annotations),
-        annotated=metadata.annotations is not None,
+        decision=annotations.decision if annotations else "",
+        fence=annotations.fence if annotations else "",
+        deletion_cost=_deletion_cost(annotations),
+        annotated=annotations is not None,
         grace_seconds=spec.terminationGracePeriodSeconds,
+        isolated=isolation.read(annotations.isolated) if annotations else None,
         failure=status.reason if status.phase == Phase.FAILED else "",
         resource_version=metadata.resourceVersion,
     )
@@ -132,8 +138,25 @@ def controller(references: Iterable[wire.OwnerReference] | None) -> Owner | None
     return None
 
 
-def unix_time(moment: datetime | None) -> float | None:
-    return moment.timestamp() if moment else None
+def unix_time(time: datetime | None) -> float | None:
+    return time.timestamp() if time else None
+
+
+def moment(text: str) -> datetime | None:
+    """A time as somebody wrote it, in UTC where it names no zone; None where it cannot be read as one."""
+    try:
+        found = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def whole(text: str) -> int | None:
+    """A whole number as somebody wrote it into an annotation; None where it is none, or too long to be one."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
 
 
 def _rules(spec: wire.PodSpec, namespace: str, labels: dict[str, str]) -> Scheduling:
@@ -155,8 +178,7 @@ def _is_unschedulable(scheduled: wire.Condition | None) -> bool:
 
 
 def _deletion_cost(annotations: wire.Annotations | None) -> int | None:
-    text = annotations.deletion_cost if annotations else ""
-    return int(text) if text.removeprefix("-").isdigit() else None
+    return whole(annotations.deletion_cost) if annotations else None
 
 
 def _asked(resources: wire.Resources | None) -> dict[str, int]:

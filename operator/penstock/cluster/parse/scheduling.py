@@ -14,7 +14,7 @@ from msgspec.structs import fields
 
 from penstock.api.names import NODE_NAME_FIELD
 from penstock.cluster import wire
-from penstock.core.scheduling import (
+from penstock.core.placement.scheduling import (
     NO_LABELS,
     AntiAffinity,
     HardSpread,

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import msgspec
+from msgspec import structs
 
-from penstock.api.names import CAPPER_MANAGER
+from penstock.api.names import CAPPER_MANAGER, DOUBT_MANAGER, LONGEST_HEARTBEAT_SECONDS
 from penstock.cluster import wire
 from penstock.cluster.parse.capper import capper, caps
-from penstock.cluster.parse.pods import unix_time
+from penstock.cluster.parse.pods import moment, unix_time
 from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry
+from penstock.core.telemetry import PlaceMark
 
-LONGEST_HEARTBEAT_SECONDS = 300.0
 IDLE_SHARE_OF_MAXIMUM = 0.25
 """Watts above this share of a GPU's maximum are load: no product of `reference/power` idles there."""
 TRANSIENT_RATIO = 2.0
@@ -31,9 +33,12 @@ MINUTE_SECONDS = 60.0
 LONGEST_TREND_SECONDS = 5 * MINUTE_SECONDS
 """What was between two readings further apart is no trend."""
 
+LONGEST_SHOWN = 64
+
 _POWER_BRAKE = "HwPowerBrake"
 _SLOWED_BY_HEAT = frozenset({"HwSlowdown", "HwThermalSlowdown", "SwThermalSlowdown"})
 
+_OTHERS = frozenset({CAPPER_MANAGER, DOUBT_MANAGER})
 _READ = "Read"
 _SLICES_OF_A_GPU = 7
 
@@ -58,7 +63,8 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
     that it was written just now; infinite where the API server does not know it. Without a list it was.
     """
     status = seen.status or wire.GpuNodeStatus()
-    sampled = unix_time(status.sampledAt) or 0.0
+    read = moment(status.sampledAt)
+    sampled = _sampled_time(status, read, before)
     gpus = _gpus(status, before, sampled)
     current = Telemetry(
         node=seen.metadata.name,
@@ -71,12 +77,22 @@ def hear(seen: wire.GpuNode, before: Heard | None, now: float, age_seconds: floa
         unallocated_in_use=tuple(sorted(status.unallocatedInUse or ())),
         caps=caps(seen.spec),
         capper=capper(status.capper, before.telemetry.capper if before else None, now),
+        place_marks=tuple(_place_marks(status.place)),
     )
     moved = before is None or sampled != before.sampled_time
     heard = Heard(current, sampled, now if moved or before is None else before.sample_at)
     never = "its agent has never reported" if seen.status is None else ""
-    contradiction = never or next(_contradictions(status, heard, before, now), "")
-    return Heard(replace(current, contradiction=contradiction), heard.sampled_time, heard.sample_at)
+    timeless = status.sampledAt and read is None
+    told = f"sampledAt is {status.sampledAt[:LONGEST_SHOWN]!r}, which is no time" if timeless else ""
+    contradiction = never or told or next(_contradictions(status, heard, before, now), "")
+    return replace(heard, telemetry=replace(current, contradiction=contradiction)) if contradiction else heard
+
+
+def _sampled_time(status: wire.GpuNodeStatus, read: datetime | None, before: Heard | None) -> float:
+    """What is no time does not move the clock that later reports are held against."""
+    if read is not None:
+        return read.timestamp()
+    return before.sampled_time if before and status.sampledAt else 0.0
 
 
 def _heard_at(sequence: int, before: Heard | None, now: float, age_seconds: float | None) -> float:
@@ -87,9 +103,9 @@ def _heard_at(sequence: int, before: Heard | None, now: float, age_seconds: floa
 
 
 def last_status_write(seen: wire.GpuNode) -> float | None:
-    """Unix time, by the API server's clock, of the agent's last write of the status; a capper writes there too."""
+    """Unix time, by the API server's clock, of the agent's last write of the status; others write there too."""
     writers = seen.metadata.managedFields or ()
-    times = [unix_time(one.time) for one in writers if one.subresource == "status" and one.manager != CAPPER_MANAGER]
+    times = [unix_time(one.time) for one in writers if one.subresource == "status" and one.manager not in _OTHERS]
     return max((one for one in times if one is not None), default=None)
 
 
@@ -109,8 +125,7 @@ def _contradictions(status: wire.GpuNodeStatus, heard: Heard, before: Heard | No
     if not 0 < status.heartbeatSeconds <= LONGEST_HEARTBEAT_SECONDS:
         yield f"heartbeatSeconds is {status.heartbeatSeconds:g}, not in 1 to {LONGEST_HEARTBEAT_SECONDS:g}"
     yield from _impossible_set(heard.telemetry.gpus)
-    for gpu in heard.telemetry.gpus:
-        yield from _impossible_gpu(gpu)
+    yield from filter(None, map(_impossible_gpu, heard.telemetry.gpus))
     if before is not None:
         yield from _impossible_since(status, heard, before, now)
 
@@ -122,41 +137,57 @@ def _impossible_set(gpus: tuple[Gpu, ...]) -> Iterator[str]:
             yield f"two GPUs say that their {what} is {twice[0]!r}"
 
 
-def _impossible_gpu(gpu: Gpu) -> Iterator[str]:
-    for what, value in _figures(gpu):
-        if value is not None and value < 0:
-            yield f"GPU {gpu.index}: {what} is {value:g}, below zero"
+def _impossible_gpu(gpu: Gpu) -> str:
+    figures = _figures(gpu)
+    if min(filter(None, figures), default=0) < 0:
+        told = zip(_FIGURES, figures, strict=True)
+        what, value = next((what, value) for what, value in told if value is not None and value < 0)
+        return f"GPU {gpu.index}: {what} is {value:g}, below zero"
     if gpu.activity_percent is not None and gpu.activity_percent > 100:
-        yield f"GPU {gpu.index}: activity is {gpu.activity_percent:g} percent"
+        return f"GPU {gpu.index}: activity is {gpu.activity_percent:g} percent"
     if gpu.memory_used_bytes > gpu.memory_total_bytes:
-        yield f"GPU {gpu.index}: uses {gpu.memory_used_bytes} bytes of {gpu.memory_total_bytes}"
-    yield from _impossible_watts(gpu)
+        return f"GPU {gpu.index}: uses {gpu.memory_used_bytes} bytes of {gpu.memory_total_bytes}"
+    return _impossible_watts(gpu)
 
 
-def _impossible_watts(gpu: Gpu) -> Iterator[str]:
+def _impossible_watts(gpu: Gpu) -> str:
     maximum = gpu.maximum_watts
     if gpu.limit_watts == 0 or maximum == 0:
-        yield f"GPU {gpu.index}: a power limit of 0 W"
+        return f"GPU {gpu.index}: a power limit of 0 W"
     if maximum is None:
-        return
+        return ""
     if gpu.limit_watts is not None and gpu.limit_watts > maximum + 1:
-        yield f"GPU {gpu.index}: enforced limit {gpu.limit_watts:g} W above its maximum {maximum:g} W"
+        return f"GPU {gpu.index}: enforced limit {gpu.limit_watts:g} W above its maximum {maximum:g} W"
     for what, watts in (("power", gpu.power_watts), ("p95 power", gpu.planned_watts)):
         if watts is not None and watts > TRANSIENT_RATIO * maximum + SLACK_WATTS:
-            yield f"GPU {gpu.index}: {what} {watts:g} W, its maximum is {maximum:g} W"
+            return f"GPU {gpu.index}: {what} {watts:g} W, its maximum is {maximum:g} W"
+    return ""
 
 
-def _figures(gpu: Gpu) -> tuple[tuple[str, float | None], ...]:
+_FIGURES = (
+    "power",
+    "p95 power",
+    "enforced limit",
+    "age of the enforced limit",
+    "maximum limit",
+    "energy",
+    "activity",
+    "total memory",
+    "used memory",
+)
+
+
+def _figures(gpu: Gpu) -> tuple[float | None, ...]:
     return (
-        ("power", gpu.power_watts),
-        ("p95 power", gpu.planned_watts),
-        ("enforced limit", gpu.limit_watts),
-        ("age of the enforced limit", gpu.limit_age_seconds),
-        ("maximum limit", gpu.maximum_watts),
-        ("energy", gpu.energy_joules),
-        ("activity", gpu.activity_percent),
-        ("total memory", gpu.memory_total_bytes),
-        ("used memory", gpu.memory_used_bytes),
+        gpu.power_watts,
+        gpu.planned_watts,
+        gpu.limit_watts,
+        gpu.limit_age_seconds,
+        gpu.maximum_watts,
+        gpu.energy_joules,
+        gpu.activity_percent,
+        gpu.memory_total_bytes,
+        gpu.memory_used_bytes,
     )
 
 
@@ -190,35 +221,31 @@ def _impossible_energy(heard: Heard, before: Heard) -> Iterator[str]:
     earlier = {gpu.uuid: gpu for gpu in before.telemetry.gpus}
     for gpu in heard.telemetry.gpus:
         known = earlier.get(gpu.uuid)
-        if known is not None:
-            yield from _impossible_energy_of(gpu, known, seconds)
+        if known is not None and (told := _impossible_energy_of(gpu, known, seconds)):
+            yield told
 
 
-def _impossible_energy_of(gpu: Gpu, known: Gpu, seconds: float) -> Iterator[str]:
+def _impossible_energy_of(gpu: Gpu, known: Gpu, seconds: float) -> str:
     if gpu.energy_joules is None or known.energy_joules is None:
-        return
+        return ""
     # Times may be written in whole seconds, so the interval may be a second longer than it looks.
     mean_watts = (gpu.energy_joules - known.energy_joules) / (seconds + 1.0)
     if mean_watts == 0 and _draws(gpu) and _draws(known):
-        yield f"GPU {gpu.index}: energy stands still while it draws {gpu.power_watts:g} W"
+        return f"GPU {gpu.index}: energy stands still while it draws {gpu.power_watts:g} W"
     same_limit = gpu.limit_watts is not None and gpu.limit_watts == known.limit_watts
     if same_limit and mean_watts > (gpu.limit_watts or 0.0) * LIMIT_RATIO + SLACK_WATTS:
-        yield f"GPU {gpu.index}: energy rose by {mean_watts:.0f} W, its enforced limit is {gpu.limit_watts:g} W"
-    highest = max((watts for one in (gpu, known) for watts in _watts(one)), default=None)
+        return f"GPU {gpu.index}: energy rose by {mean_watts:.0f} W, its enforced limit is {gpu.limit_watts:g} W"
+    told = (gpu.power_watts, gpu.planned_watts, known.power_watts, known.planned_watts)
+    highest = max((watts for watts in told if watts is not None), default=None)
     if highest is not None and mean_watts > TRANSIENT_RATIO * highest + SLACK_WATTS:
-        yield f"GPU {gpu.index}: energy rose by {mean_watts:.0f} W, it reports at most {highest:g} W"
+        return f"GPU {gpu.index}: energy rose by {mean_watts:.0f} W, it reports at most {highest:g} W"
+    return ""
 
 
 def _draws(gpu: Gpu) -> bool:
     if gpu.power_watts is None or gpu.maximum_watts is None:
         return False
     return gpu.power_watts > IDLE_SHARE_OF_MAXIMUM * gpu.maximum_watts
-
-
-def _watts(gpu: Gpu) -> Iterator[float]:
-    for watts in (gpu.power_watts, gpu.planned_watts):
-        if watts is not None:
-            yield watts
 
 
 def _gpus(status: wire.GpuNodeStatus, before: Heard | None, sampled_time: float) -> tuple[Gpu, ...]:
@@ -231,6 +258,7 @@ def _gpus(status: wire.GpuNodeStatus, before: Heard | None, sampled_time: float)
 
 
 def _gpu(seen: wire.Gpu) -> Gpu:
+    slowed = seen.throttleReasons or ()
     return Gpu(
         uuid=seen.uuid,
         index=seen.index,
@@ -247,14 +275,14 @@ def _gpu(seen: wire.Gpu) -> Gpu:
         energy_joules=seen.energyJoules,
         activity_percent=seen.activityPercent,
         temperature_celsius=seen.temperatureCelsius,
-        throttled=bool(seen.throttleReasons),
+        throttled=bool(slowed),
         health=_HEALTH.get(seen.health, GpuHealth.UNRESPONSIVE),
         requested_limit_watts=seen.requestedLimitWatts,
         minimum_watts=seen.minimumLimitWatts,
         default_watts=seen.defaultLimitWatts,
         thermal_margin_celsius=seen.thermalMarginCelsius,
-        thermally_throttled=not _SLOWED_BY_HEAT.isdisjoint(seen.throttleReasons or ()),
-        power_braked=_POWER_BRAKE in (seen.throttleReasons or ()),
+        thermally_throttled=not _SLOWED_BY_HEAT.isdisjoint(slowed),
+        power_braked=_POWER_BRAKE in slowed,
         mig=bool(seen.migMode),
         message=seen.message,
     )
@@ -280,6 +308,7 @@ def _pods(status: wire.GpuNodeStatus) -> Iterator[PodGpus]:
             watts=pod.watts,
             activity_percent=pod.activityPercent,
             attribution=pod.attribution,
+            claims=tuple(pod.claims or ()),
         )
 
 
@@ -289,14 +318,19 @@ def _platform(seen: wire.Platform | None) -> Platform:
     return Platform(seen.chassisSerial, seen.slot, seen.tray, seen.hostID, seen.fabricCluster, seen.fabricClique)
 
 
+def _place_marks(seen: wire.PlaceStatus | None) -> Iterator[PlaceMark]:
+    for one in (seen.conditions if seen else None) or ():
+        yield PlaceMark(one.type, one.message, unix_time(one.lastTransitionTime) or 0.0)
+
+
 def _with_trend(gpu: Gpu, known: Gpu | None, seconds: float) -> Gpu:
     """The GPU with how its margin moved, smoothed over a minute: sensors know whole degrees only."""
     if known is None or gpu.thermal_margin_celsius is None or known.thermal_margin_celsius is None:
         return gpu
     if seconds <= 0:
-        return replace(gpu, thermal_trend_celsius=known.thermal_trend_celsius)
+        return structs.replace(gpu, thermal_trend_celsius=known.thermal_trend_celsius)
     if seconds > LONGEST_TREND_SECONDS:
         return gpu
     moved = (gpu.thermal_margin_celsius - known.thermal_margin_celsius) * MINUTE_SECONDS / seconds
     weight, trend = min(seconds / MINUTE_SECONDS, 1.0), known.thermal_trend_celsius
-    return replace(gpu, thermal_trend_celsius=trend + weight * (moved - trend))
+    return structs.replace(gpu, thermal_trend_celsius=trend + weight * (moved - trend))

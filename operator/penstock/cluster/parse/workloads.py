@@ -1,13 +1,13 @@
-"""Deployments, ReplicaSets and PriorityClasses."""
+"""Deployments, ReplicaSets, Services and PriorityClasses."""
 
 from __future__ import annotations
 
 import msgspec
 
-from penstock.api.names import POOL_LABEL
+from penstock.api.names import POOL_LABEL, TEMPLATE_HASH_LABEL
 from penstock.cluster import wire
-from penstock.cluster.objects import Deployment, PriorityClass, ReplicaSet
-from penstock.cluster.parse.pods import TEMPLATE_HASH_LABEL, controller
+from penstock.cluster.objects import Deployment, PriorityClass, ReplicaSet, Service
+from penstock.cluster.parse.pods import controller, whole
 from penstock.core.model import PoolKey
 
 decode_workload = msgspec.json.Decoder(wire.Workload).decode
@@ -28,7 +28,7 @@ def deployment(seen: wire.Workload) -> Deployment:
         paused=seen.spec.paused,
         intent=annotations.intent,
         left=annotations.left,
-        floor=_whole(annotations.floor),
+        floor=max(whole(annotations.floor) or 0, 0),
         observed_generation=status.observedGeneration,
         current_replicas=status.replicas,
         updated_replicas=status.updatedReplicas,
@@ -48,16 +48,19 @@ def replica_set(seen: wire.Workload) -> ReplicaSet:
         pool=labels.get(POOL_LABEL, ""),
         template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
         replicas=seen.spec.replicas,
-        revision=_whole(metadata.annotations.revision if metadata.annotations else ""),
+        revision=whole(metadata.annotations.revision if metadata.annotations else "") or 0,
         owner=controller(metadata.ownerReferences),
         terminating=metadata.deletionTimestamp is not None,
         resource_version=metadata.resourceVersion,
     )
 
 
+def service(seen: wire.Workload) -> Service:
+    """A Service that carries the pool label, ours or not."""
+    metadata = seen.metadata
+    pool = (metadata.labels or {}).get(POOL_LABEL, "")
+    return Service(PoolKey(metadata.namespace, metadata.name), pool, metadata.resourceVersion)
+
+
 def priority_class(seen: wire.PriorityClass) -> PriorityClass:
     return PriorityClass(seen.metadata.name, seen.value, seen.globalDefault)
-
-
-def _whole(text: str) -> int:
-    return int(text) if text.isdigit() else 0

@@ -1,0 +1,1 @@
+"""What a person runs against a cluster: `penstock explain`, `release`, `label-nodes`, `audit`."""

@@ -1,0 +1,1 @@
+"""The law as it stands, for each namespace and pool, and who is outside it."""

@@ -1,0 +1,182 @@
+"""Each namespace's ceiling: of all policies' demands those that are for it, settled anew only where one changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from penstock.api.names import LAW_LABEL, LAW_REQUIRED
+from penstock.cluster.objects import Namespace
+from penstock.cluster.state import ClusterState
+from penstock.control.residency.coverage import Coverage
+from penstock.core.placement.scheduling import LabelRule
+from penstock.core.residency import reading
+from penstock.core.residency.ceiling import NO_LAW, Demand, Effective, effective, under
+from penstock.core.residency.standing import Ceiling, Standing
+
+MOST_ASKS = 256
+"""How many different things the pools of one namespace may ask of their places before some are worked out again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roof:
+    """A ceiling, and the law of a pool under it by what the pool itself asks: one and the same for equal asks."""
+
+    ceiling: Effective
+    law: Callable[[Demand], Effective]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """What policies come to for one namespace; another object as soon as anything of it may have changed."""
+
+    placing: Roof | None = None
+    """For new placements; None where no policy selects the namespace and none ever did."""
+    running: Roof | None = None
+    """For what runs."""
+
+
+class _Part(NamedTuple):
+    """A ceiling, and a view of the namespaces that it covers."""
+
+    ceiling: Ceiling
+    names: set[str]
+
+
+class _Reach(NamedTuple):
+    """What a policy demands of new placements, and of what runs."""
+
+    placing: tuple[_Part, ...] = ()
+    running: tuple[_Part, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        return {name for part in (*self.placing, *self.running) for name in part.names}
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        return tuple(part.ceiling for part in (*self.placing, *self.running))
+
+    def covers(self, name: str) -> bool:
+        return any(name in part.names for part in (*self.placing, *self.running))
+
+
+@dataclass
+class Ceilings:
+    """Every policy's demands, and what they come to for each namespace."""
+
+    state: ClusterState
+    exempt: frozenset[str]
+    """Namespaces that are never under a law."""
+    _coverage: Coverage = field(init=False)
+    _reaches: dict[str, _Reach] = field(default_factory=dict)
+    _settled: dict[str, Settled] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._coverage = Coverage(self.exempt)
+
+    def of(self, namespace: str) -> Settled:
+        return self._settled.get(namespace, LAWLESS)
+
+    def covering(self, namespace: str) -> list[str]:
+        """The policies that select a namespace, or did by what is still in force."""
+        return [name for name, reach in sorted(self._reaches.items()) if reach.covers(namespace)]
+
+    def missing(self, namespace: str) -> list[str]:
+        """The policies that would narrow what is placed in a namespace, were it not exempt."""
+        found = self.state.namespaces.get(namespace)
+        if found is None or namespace not in self.exempt:
+            return []
+        placing = ((name, part.ceiling) for name, reach in self._reaches.items() for part in reach.placing)
+        return sorted({name for name, one in placing if one.demand.enforced and one.covers(found.labels)})
+
+    def covered(self, policies: Iterable[str]) -> set[str]:
+        """The namespaces that one of these policies selects, or did."""
+        return {name for policy in policies for name in self._reaches.get(policy, _Reach()).names}
+
+    def selector_keys(self, policies: Iterable[str]) -> list[str]:
+        """The label keys by which these policies select namespaces."""
+        ceilings = (ceiling for policy in policies for ceiling in self._reaches[policy].ceilings)
+        return sorted({rule.key for ceiling in ceilings for rule in ceiling.selector.requirements})
+
+    # -------------------------------------------------------------------------------------------------- what changes
+
+    def look(self) -> set[str]:
+        """Take in the namespaces' labels; those that came, went or were relabelled."""
+        return self._coverage.look(self.state.namespaces)
+
+    def put(self, one: Standing) -> set[str]:
+        """Take in what a policy demands now; the namespaces for which that is another thing."""
+        running = (one.in_force,) if one.in_force else ()
+        return self._replace(one.name, _Reach(self._parts(one.placing), self._parts(running)))
+
+    def drop(self, policy: str) -> set[str]:
+        """A policy is gone; the namespaces that it was for."""
+        return self._replace(policy, _Reach())
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Work out anew what all policies come to for these namespaces."""
+        reaches = [reach for _, reach in sorted(self._reaches.items())]
+        placing = [(part.ceiling.demand, part.names) for reach in reaches for part in reach.placing]
+        running = [(part.ceiling.demand, part.names) for reach in reaches for part in reach.running]
+        roofs = _Roofs()
+        for name in names:
+            namespace = self.state.namespaces.get(name)
+            if namespace is None:
+                self._settled.pop(name, None)
+                continue
+            found = tuple(demand for demand, covered in placing if name in covered) or _left_behind(namespace)
+            self._settled[name] = Settled(
+                roofs.over(found), roofs.over(tuple(demand for demand, covered in running if name in covered))
+            )
+
+    def _replace(self, policy: str, reach: _Reach) -> set[str]:
+        before = self._reaches.pop(policy, _Reach())
+        if reach != _Reach():
+            self._reaches[policy] = reach
+        if reach == before:
+            return set()
+        if {one.selector for one in before.ceilings}.difference(one.selector for one in reach.ceilings):
+            self._coverage.forget_all_but(self._selectors())
+        return before.names | reach.names | (self.exempt & self.state.namespaces.keys())
+
+    def _parts(self, ceilings: Iterable[Ceiling]) -> tuple[_Part, ...]:
+        return tuple(_Part(one, self._coverage.of(one.selector)) for one in ceilings)
+
+    def _selectors(self) -> set[LabelRule]:
+        return {one.selector for reach in self._reaches.values() for one in reach.ceilings}
+
+
+class _Roofs:
+    """One roof for the same demands: most namespaces have theirs in common with others."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], Roof] = {}
+
+    def over(self, demands: tuple[Demand, ...]) -> Roof | None:
+        """Nothing at all where nobody demands anything."""
+        if not demands:
+            return None
+        # By identity: to tell by their contents costs as much as to work them out. A roof keeps its demands alive.
+        same = tuple(map(id, demands))
+        if same not in self._known:
+            self._known[same] = _roof(effective(demands))
+        return self._known[same]
+
+
+def _roof(ceiling: Effective) -> Roof:
+    return Roof(ceiling, lru_cache(MOST_ASKS)(partial(under, ceiling)))
+
+
+def _left_behind(namespace: Namespace) -> tuple[Demand, ...]:
+    """What is demanded where policies selected a namespace once and none does any more."""
+    if namespace.labels.get(LAW_LABEL) != LAW_REQUIRED:
+        return ()
+    return (Demand(f"Namespace/{namespace.name}", reading.NOWHERE),)
+
+
+LAWLESS = Settled()
+OPEN = _roof(NO_LAW)
+"""What pools are under that no policy is for."""

@@ -1,0 +1,96 @@
+"""The law of each namespace, where the API server reads it: a label that demands it, and an annotation an axis.
+
+The label is never taken away here: only governance frees a namespace. One whose policies are all gone keeps the label
+and loses the annotations, and then nothing new is created or placed there until somebody has decided.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+import msgspec
+
+from penstock.api.names import FIELD_MANAGER, LAW_LABEL, LAW_REQUIRED, LAW_SELECTORS_ANNOTATION, PROBE_NAMESPACE
+from penstock.cluster.client import MERGE_PATCH, KubeClient
+from penstock.cluster.objects import Namespace
+from penstock.cluster.state import ClusterState
+from penstock.control.acts import Spawn
+from penstock.control.residency.ceilings import Settled
+from penstock.control.residency.laws import Laws
+from penstock.core import manifests
+from penstock.core.residency.annotations import annotation, written
+from penstock.core.residency.ceiling import Effective
+from penstock.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+WRITTEN_BY = {"fieldManager": f"{FIELD_MANAGER}-law"}
+RETRY_SECONDS = 2.0
+LOOK_SECONDS = 30.0
+"""From look to look where nothing changed: somebody may have written over it."""
+
+
+@dataclass
+class Marking:
+    """Keeps what is written on each namespace equal to its law."""
+
+    client: KubeClient
+    state: ClusterState
+    spawn: Spawn
+    _seen: tuple[int, int] = (-1, -1)
+    _looked_at: float = float("-inf")
+    _busy: set[str] = field(default_factory=set)
+    _next_at: dict[str, float] = field(default_factory=dict)
+    _wanted: dict[str, tuple[Settled, Mapping[str, str]]] = field(default_factory=dict)
+    """By namespace: from what it was made, and what is to stand there."""
+
+    def keep(self, laws: Laws, now_at: float) -> None:
+        """Write what differs."""
+        seen = (laws.version, self.state.namespace_changes)
+        if seen == self._seen and not self._next_at and now_at - self._looked_at < LOOK_SECONDS:
+            return
+        self._seen, self._looked_at = seen, now_at
+        self._next_at = {name: at for name, at in self._next_at.items() if at > now_at}
+        for gone in self._wanted.keys() - self.state.namespaces.keys():
+            del self._wanted[gone]
+        for name, found in self.state.namespaces.items():
+            ceiling = None if name == PROBE_NAMESPACE else laws.ceiling(name)
+            if ceiling is None or found.terminating or name in self._busy or name in self._next_at:
+                continue
+            if not ceiling.demands and LAW_LABEL not in found.labels:
+                continue  # Policies that only audit narrow nothing: the API server has nothing to refuse.
+            wanted = self._annotations(laws, name, ceiling)
+            if found.labels.get(LAW_LABEL) != LAW_REQUIRED or found.law != wanted:
+                self._busy.add(name)
+                self._next_at[name] = now_at + RETRY_SECONDS
+                self.spawn(self._write(found, wanted))
+
+    def _annotations(self, laws: Laws, name: str, ceiling: Effective) -> Mapping[str, str]:
+        settled, known = laws.settled(name), self._wanted.get(name)
+        if known is None or known[0] is not settled:
+            known = self._wanted[name] = settled, _annotations(laws, name, ceiling)
+        return known[1]
+
+    async def _write(self, found: Namespace, wanted: Mapping[str, str]) -> None:
+        body = msgspec.json.encode(manifests.namespace_law_patch(found.uid, found.law, wanted))
+        try:
+            await self.client.patch(f"/api/v1/namespaces/{found.name}", body, MERGE_PATCH, WRITTEN_BY)
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            log.warning("the law of namespace %s is not written down: %s", found.name, error)
+        else:
+            log.info("the law of namespace %s is written down: %s", found.name, dict(wanted) or "nothing is allowed")
+        finally:
+            self._busy.discard(found.name)
+
+
+def _annotations(laws: Laws, name: str, ceiling: Effective) -> Mapping[str, str]:
+    policies = laws.covering(name)
+    if not policies:
+        return {}
+    texts = {annotation(axis): text for axis, text in written(ceiling.residency).items()}
+    for pool, widened in laws.widened(name).items():
+        texts |= {annotation(axis, pool): text for axis, text in written(widened.residency).items()}
+    return {**texts, LAW_SELECTORS_ANNOTATION: ",".join(laws.selector_keys(policies))}

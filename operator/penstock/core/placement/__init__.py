@@ -1,0 +1,1 @@
+"""Who fits where, and which place is best: a frozen fleet, filters, scores, one plan."""

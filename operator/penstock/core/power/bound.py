@@ -1,0 +1,54 @@
+"""What the GPUs of each domain could draw at most by the limits that were read back last.
+
+This is what a guarantee rests on while the ladder acts, not the power book: there a silent node costs its ceiling, for
+admission only, and nobody is capped because a node fell silent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from penstock.core.model import Gpu
+from penstock.core.placement.fleet import Fleet
+from penstock.core.placement.row import Row
+from penstock.core.power.holding import counted
+from penstock.core.power.node_watts import LIMIT_TOLERANCE
+
+
+def bound_watts(fleet: Fleet) -> Mapping[str, float]:
+    """Watts at its PDU by domain: its static load, and its nodes' overhead and GPUs.
+
+    A GPU that a pod holds counts its enforced limit × 1.03, one that nobody holds what it drew last.
+    """
+    watts: Counter[str] = Counter()
+    for domain in fleet.domains:
+        watts[domain.name] += domain.static_watts  # type: ignore[assignment]  # Counter is typed for whole numbers
+    for row in fleet.rows:
+        if row.view.telemetry is None or not row.rules:
+            continue
+        gpu_watts = sum(_gpus(row))
+        for rule in row.rules:
+            watts[rule.name] += rule.overhead_watts + (1.0 + rule.per_gpu_watt) * gpu_watts  # type: ignore[assignment]
+    return watts
+
+
+def _gpus(row: Row) -> Iterator[float]:
+    telemetry = row.view.telemetry
+    if telemetry is None:
+        return
+    pods = {(pod.namespace, pod.name) for pod in row.view.pods}
+    held = {uuid for told in telemetry.pods or () if (told.namespace, told.name) in pods for uuid in told.uuids}
+    # Whose GPU is not known may be any, so the highest limits are counted first.
+    unnamed = max(0, sum(gpus for _, gpus in counted(row.view.pods)) - len(held))
+    for gpu in sorted(telemetry.gpus, key=_limit_watts, reverse=True):
+        named = gpu.uuid in held
+        if named or unnamed > 0:
+            unnamed -= not named
+            yield _limit_watts(gpu)
+        else:
+            yield gpu.power_watts or 0.0
+
+
+def _limit_watts(gpu: Gpu) -> float:
+    return LIMIT_TOLERANCE * (gpu.limit_watts or gpu.maximum_watts or 0.0)

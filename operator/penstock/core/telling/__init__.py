@@ -1,0 +1,1 @@
+"""What people read: why, why not, what would help, and the conditions."""

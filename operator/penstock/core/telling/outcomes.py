@@ -1,0 +1,47 @@
+"""The words that conditions give as their reason. People alert on them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """Reasons of conditions that are not a waiting reason. People alert on these words: they are API."""
+
+    ALL_READY = "AllReplicasReady"
+    STARTING = "ReplicasStarting"
+    WAITING = "ReplicasWaiting"
+    SCALED_TO_ZERO = "ScaledToZero"
+    INVALID_SPEC = "InvalidSpec"
+    ALL_PLACED = "AllPlaced"
+    COMPLIANT = "Compliant"
+    NO_LAW = "NoLaw"
+    UNLAWFUL = "UnlawfulPlace"
+    CONFLICT = "ResidencyConflict"
+    EXPIRED = "Expired"
+    UNAPPROVED = "NotApproved"
+    WITHIN_BUDGET = "WithinBudget"
+    OVER_BUDGET = "OverBudget"
+    NO_DOMAIN = "NoDomain"
+    FRESH = "Fresh"
+    STALE = "StaleTelemetry"
+    NOTHING_TO_REPORT = "NothingToReport"
+    FOREIGN_PODS = "ForeignPods"
+    FOREIGN_SERVICE = "ForeignService"
+    SCHEDULER_SLOW = "SchedulerSlow"
+    LEADER_WORKER_SET = "LeaderWorkerSetUnsupported"
+    SELECTS_NOTHING = "SelectsNothing"
+    OVERLAP = "OverlappingDomains"
+    EXCLUSIVE = "Exclusive"
+    ACCEPTED = "Accepted"
+    REFUSED_BY_API = "RefusedByApiServer"
+    AUDIT_UNAVAILABLE = "AuditUnavailable"
+    INHERITED = "InheritedNodes"
+    NO_PLACES = "NodesSayNoPlace"
+    SAY_PLACES = "NodesSayPlaces"
+    EVIDENCE_AGING = "EvidenceAging"
+    EVIDENCE_ALMOST_SPENT = "EvidenceAlmostSpent"
+    EVIDENCE_EXPIRED = "EvidenceExpired"
+    NEEDS_CONFIRMATION = "NeedsConfirmation"
+    TRIMMABLE = "Trimmable"
+    NOT_VERIFIED = "EnforcementNotVerified"

@@ -1,0 +1,392 @@
+"""From what was found and decided to what people read. The only file that makes a condition.
+
+Written for somebody who was woken up: every False says what, why, by how much, and what would help.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal
+
+from penstock.api.inferencepool import (
+    InferencePoolStatus,
+    LearnedWatts,
+    PlacedReplica,
+    PoolPower,
+    PoolResidency,
+    Violation,
+    Waiting,
+)
+from penstock.api.meta import Condition
+from penstock.api.names import POOL_LABEL
+from penstock.core.lifecycle import Verdict
+from penstock.core.model import Pod
+from penstock.core.placement import verdicts
+from penstock.core.pool import Pool, RollCall
+from penstock.core.power.hurdles import Hurdle
+from penstock.core.power.thrift import declared_enough, utilized
+from penstock.core.residency import asking
+from penstock.core.telling.compliance import compliant
+from penstock.core.telling.outcomes import Outcome
+
+MAX_MESSAGE = 1024
+MAX_WAITING_GROUPS = 16
+MAX_PLACEMENTS = 64
+MAX_SOURCES = 64
+MAX_NOTES = 16
+WATTS_STEP_RATIO = 0.05
+WATTS_STEP = 10.0
+"""A measured figure is written anew when it moved by more than both: a status must not change with every sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFact:
+    """One replica without a place: why, since when, and what would help."""
+
+    reason: str
+    message: str
+    would_fit: str
+    since_time: float
+    refusals: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFact:
+    """One replica on a node. `watts` is what it reserves there, `measured_watts` what it draws as far as known."""
+
+    pod: str
+    node: str
+    country: str
+    subdivision: str
+    gpus: int
+    watts: float
+    reason: str
+    lawful: bool = True
+    measured_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """Everything that a pool's status is made from."""
+
+    pool: Pool
+    roll: RollCall
+    waiting: Sequence[WaitingFact] = ()
+    placed: Sequence[PlacedFact] = ()
+    measured_watts: float = 0.0
+    effective_codes: Sequence[str] = ()
+    stale_nodes: Sequence[str] = ()
+    over_budget: Sequence[str] = ()
+    """A sentence for each PowerDomain that is over its budget and holds replicas of this pool."""
+    without_domain: Sequence[str] = ()
+    """Nodes of its replicas that no PowerDomain selects."""
+    raised_watts: float | None = None
+    """Per GPU, what is reserved because it was measured, where the pool declares less."""
+    idle: Sequence[Pod] = ()
+    """Replicas that have long held GPUs on which they do nothing."""
+    verdicts: Sequence[Verdict] = ()
+    slow_pods: Sequence[str] = ()
+    foreign_service: bool = False
+    learned: Sequence[LearnedWatts] = ()
+    violations: Sequence[Violation] = ()
+    """Replicas that are outside the law, those that are out of traffic already included."""
+    shed: int = 0
+    """How many of its replicas wait because power domains shed them."""
+    refusal: str = ""
+    """What the API server answered to our Deployment or Service, if it refused."""
+    unrecorded: str = ""
+    """Why placements cannot be recorded, where the law demands that they are."""
+    hurdles: Sequence[Hurdle] = ()
+    """What keeps replicas from being capped, where the pool lets them be."""
+    now_time: float = 0.0
+
+
+def pool_status(facts: PoolFacts, previous: InferencePoolStatus | None) -> InferencePoolStatus:
+    """The whole status of a pool; the times of conditions and measured figures move only when something changed."""
+    pool, roll = facts.pool, facts.roll
+    before = previous or InferencePoolStatus()
+    return InferencePoolStatus(
+        observed_generation=pool.generation,
+        replicas=_counted(facts),
+        placed_replicas=len(facts.placed),
+        ready_replicas=len(roll.ready),
+        waiting_replicas=len(facts.waiting),
+        selector=f"{POOL_LABEL}={pool.key.name}",
+        power=PoolPower(
+            watts=steady(before.power.watts if before.power else None, facts.measured_watts),
+            reserved_watts=round(sum(one.watts for one in facts.placed)),
+            learned=tuple(facts.learned),
+        ),
+        residency=_residency(facts),
+        waiting=waiting_groups(facts.waiting),
+        placements=tuple(_placements(facts.placed[:MAX_PLACEMENTS], before)),
+        conditions=conditions(_pool_judgements(facts), before.conditions, pool.generation, facts.now_time),
+    )
+
+
+def _counted(facts: PoolFacts) -> int:
+    """What an autoscaler is told: pods, and those that wait without one, but not a pod that is on its way out.
+
+    One that was shed counts before another pod is made in its place, too, or the shed would become the wish.
+    """
+    pool, roll = facts.pool, facts.roll
+    if pool.adopts or pool.count is None:
+        return roll.active
+    return min(roll.active + max(0, facts.shed - pool.left_shed), pool.count) + pool.left
+
+
+def _residency(facts: PoolFacts) -> PoolResidency:
+    return PoolResidency(
+        effective=tuple(facts.effective_codes) if facts.pool.rules.residency.restricted else None,
+        sources=facts.pool.law.sources[:MAX_SOURCES] if facts.pool.rules.residency.restricted else (),
+        in_use=tuple(sorted({one.subdivision or one.country for one in facts.placed if one.country})),
+        notes=facts.pool.notes[:MAX_NOTES],
+        violations=tuple(facts.violations),
+    )
+
+
+def _placements(placed: Iterable[PlacedFact], before: InferencePoolStatus) -> Iterator[PlacedReplica]:
+    known = {one.pod: one.watts for one in before.placements}
+    for one in placed:
+        if one.measured_watts is None:
+            yield _placement(one, round(one.watts))
+        else:
+            yield _placement(one, steady(known.get(one.pod), one.measured_watts))
+
+
+def _placement(one: PlacedFact, watts: float) -> PlacedReplica:
+    return PlacedReplica(
+        pod=one.pod,
+        node=one.node,
+        country=one.country,
+        subdivision=one.subdivision,
+        gpus=one.gpus,
+        watts=watts,
+        reason=one.reason[:MAX_MESSAGE],
+    )
+
+
+def waiting_fact(pool: Pool, one: verdicts.Waiting) -> WaitingFact:
+    """Why a replica of the pool waits; where its laws leave no place between them, or it is held, that."""
+    conflict = pool.law.conflict
+    if pool.held and not conflict:
+        told = f"new placements wait, whatever room there is: {pool.held.message}"
+        return WaitingFact(Outcome.NOT_VERIFIED, told, pool.held.remedy, one.replica.since_time, {})
+    return WaitingFact(
+        reason=Outcome.CONFLICT if conflict else one.reason,
+        message=str(conflict) if conflict else one.message,
+        would_fit=asking.to_settle(conflict) if conflict else one.would_fit,
+        since_time=one.replica.since_time,
+        refusals={which.title: count for which, count in one.refused},
+    )
+
+
+def waiting_groups(waiting: Iterable[WaitingFact]) -> tuple[Waiting, ...]:
+    """Replicas that wait for the same thing, together; the group that waits longest first."""
+    groups: dict[tuple[str, str, str], list[WaitingFact]] = {}
+    for one in waiting:
+        groups.setdefault((one.reason, one.message, one.would_fit), []).append(one)
+    ordered = sorted(groups.values(), key=lambda group: (min(one.since_time for one in group), group[0].message))
+    return tuple(
+        Waiting(
+            replicas=len(group),
+            reason=group[0].reason,
+            since=utc(min(one.since_time for one in group)),
+            message=group[0].message[:MAX_MESSAGE],
+            would_fit=group[0].would_fit[:MAX_MESSAGE],
+            counts=dict(group[0].refusals),
+        )
+        for group in ordered[:MAX_WAITING_GROUPS]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One condition before it has times: its type, whether it holds, the reason and the sentence."""
+
+    type: str
+    holds: bool
+    reason: str
+    message: str
+
+
+def conditions(
+    judgements: Sequence[Judgement], previous: Iterable[Condition], generation: int, now_time: float
+) -> tuple[Condition, ...]:
+    """Conditions with their times: `lastTransitionTime` moves only when the status flips."""
+    before = {condition.type: condition for condition in previous}
+    return tuple(_condition(one, before.get(one.type), generation, now_time) for one in judgements)
+
+
+def _condition(one: Judgement, before: Condition | None, generation: int, now_time: float) -> Condition:
+    status: Literal["True", "False"] = "True" if one.holds else "False"
+    flipped = before is None or before.status != status
+    return Condition(
+        type=one.type,
+        status=status,
+        reason=one.reason,
+        message=one.message[:MAX_MESSAGE],
+        observed_generation=generation,
+        last_transition_time=utc(now_time) if flipped or before is None else before.last_transition_time,
+    )
+
+
+def _pool_judgements(facts: PoolFacts) -> list[Judgement]:
+    return [
+        _ready(facts),
+        _placed(facts),
+        _compliant(facts),
+        _within_budget(facts),
+        _fresh(facts.stale_nodes),
+        _undisturbed(facts),
+        *_thrifty(facts),
+        *_trimmable(facts),
+    ]
+
+
+def _ready(facts: PoolFacts) -> Judgement:
+    pool, ready = facts.pool, len(facts.roll.ready)
+    if pool.problems:
+        told = "; ".join(str(problem) for problem in pool.problems)
+        return Judgement("Ready", False, Outcome.INVALID_SPEC, f"{told}. What runs already is left alone")
+    if hindered := _hindered("Ready", facts):
+        return hindered
+    wanted = facts.roll.active if pool.adopts else pool.desired
+    if wanted == 0:
+        return Judgement("Ready", True, Outcome.SCALED_TO_ZERO, "no replicas are asked for")
+    if facts.waiting:
+        first = waiting_groups(facts.waiting)[0]
+        return Judgement("Ready", False, Outcome.WAITING, f"{ready}/{wanted} ready; {first.message}")
+    if ready < wanted:
+        coming = wanted - len(facts.placed)
+        told = f"{coming} pods are still to be created" if coming > 0 else "every replica has its place"
+        return Judgement("Ready", False, Outcome.STARTING, f"{ready}/{wanted} ready; {told}")
+    return Judgement("Ready", True, Outcome.ALL_READY, f"{ready}/{wanted} ready")
+
+
+def _placed(facts: PoolFacts) -> Judgement:
+    if facts.pool.problems:
+        return Judgement("Placed", False, Outcome.INVALID_SPEC, "nothing new is placed until the spec is mended")
+    if hindered := _hindered("Placed", facts):
+        return hindered
+    if not facts.waiting:
+        return _placed_or_coming(facts)
+    counted = Counter(one.reason for one in facts.waiting)
+    reason = min(counted, key=lambda name: (-counted[name], name))
+    message = next(group.message for group in waiting_groups(facts.waiting) if group.reason == reason)
+    return Judgement("Placed", False, reason, f"{len(facts.waiting)} waiting: {message}")
+
+
+def _hindered(kind: str, facts: PoolFacts) -> Judgement | None:
+    """What keeps us from carrying out what was decided."""
+    if facts.refusal:
+        return Judgement(kind, False, Outcome.REFUSED_BY_API, facts.refusal)
+    if facts.unrecorded and facts.roll.active > len(facts.roll.bound):
+        return Judgement(kind, False, Outcome.AUDIT_UNAVAILABLE, facts.unrecorded)
+    return None
+
+
+def _placed_or_coming(facts: PoolFacts) -> Judgement:
+    placed, wanted = len(facts.placed), facts.roll.active if facts.pool.adopts else facts.pool.desired
+    if placed < wanted:
+        return Judgement("Placed", False, Outcome.STARTING, f"{placed}/{wanted} placed; the others are being created")
+    return Judgement("Placed", True, Outcome.ALL_PLACED, f"{placed} placed, none waiting")
+
+
+def _compliant(facts: PoolFacts) -> Judgement:
+    astray = {one.pod: f"on {one.node} ({one.country or 'unknown place'})" for one in facts.placed if not one.lawful}
+    return Judgement("ResidencyCompliant", *compliant(facts.pool, len(facts.placed), astray, facts.violations))
+
+
+def _within_budget(facts: PoolFacts) -> Judgement:
+    if facts.over_budget:
+        return Judgement("WithinPowerBudget", False, Outcome.OVER_BUDGET, "; ".join(facts.over_budget))
+    if facts.without_domain:
+        told = f"no PowerDomain selects {', '.join(facts.without_domain[:8])}: its replicas there have no budget"
+        return Judgement("WithinPowerBudget", True, Outcome.NO_DOMAIN, told)
+    return Judgement("WithinPowerBudget", True, Outcome.WITHIN_BUDGET, "every domain in use is within its budget")
+
+
+def _fresh(stale_nodes: Sequence[str]) -> Judgement:
+    if stale_nodes:
+        told = f"no fresh telemetry from {', '.join(stale_nodes[:8])}: nothing new is placed there; look at its agent"
+        return Judgement("TelemetryFresh", False, Outcome.STALE, told)
+    return Judgement("TelemetryFresh", True, Outcome.FRESH, "every node in use reported within three heartbeats")
+
+
+def _thrifty(facts: PoolFacts) -> Iterable[Judgement]:
+    yield Judgement("Utilized", *utilized(facts.idle, len(facts.placed)))
+    declared = facts.pool.rules.declared_watts
+    if declared is not None:
+        gpus = max((one.gpus for one in facts.placed), default=1)
+        yield Judgement("PowerDeclared", *declared_enough(declared, facts.raised_watts, gpus))
+
+
+def _trimmable(facts: PoolFacts) -> Iterable[Judgement]:
+    """Only of a pool that lets itself be capped."""
+    watts = facts.pool.rules.min_cap_watts
+    if watts is None:
+        return
+    if facts.hurdles:
+        first = facts.hurdles[0]
+        told = f"{len(facts.hurdles)} of {len(facts.placed)} replicas cannot be capped: {first.message}"
+        yield Judgement("Trimmable", False, first.reason, told)
+    else:
+        yield Judgement("Trimmable", True, Outcome.TRIMMABLE, f"GPUs may be capped down to {watts:g} W before a shed")
+
+
+def _undisturbed(facts: PoolFacts) -> Judgement:
+    found = [*_disturbances(facts)]
+    if not found:
+        return Judgement("Undisturbed", True, Outcome.NOTHING_TO_REPORT, "nothing of others is in the way")
+    return Judgement("Undisturbed", False, found[0][0], "; ".join(message for _, message in found))
+
+
+def _disturbances(facts: PoolFacts) -> Iterable[tuple[str, str]]:
+    for verdict in facts.verdicts:
+        yield verdict.ending, f"{verdict.pod.name}: {verdict.message}"
+    if facts.roll.foreign:
+        names = ", ".join(pod.name for pod in facts.roll.foreign[:8])
+        yield Outcome.FOREIGN_PODS, f"{names} carry this pool's label but are not its replicas: not placed, not counted"
+    if facts.roll.grouped:
+        names = ", ".join(pod.name for pod in facts.roll.grouped[:8])
+        yield Outcome.LEADER_WORKER_SET, f"{names} belong to a LeaderWorkerSet group, which Penstock cannot place yet"
+    if facts.foreign_service:
+        name = facts.pool.key.name
+        yield Outcome.FOREIGN_SERVICE, f"a Service {name} that is not ours exists and is left alone; rename one of both"
+    if facts.slow_pods:
+        names = ", ".join(facts.slow_pods[:8])
+        yield Outcome.SCHEDULER_SLOW, f"kube-scheduler has not answered for {names}; look at kube-scheduler"
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+def utc(time_seconds: float) -> datetime:
+    """Unix time as a time of the API: whole seconds of UTC."""
+    return datetime.fromtimestamp(int(time_seconds), UTC)
+
+
+def rfc3339(time_seconds: float) -> str:
+    """Unix time as an annotation spells it."""
+    return _spelled(int(time_seconds))
+
+
+@lru_cache(maxsize=1024)  # Whatever is told in one turn is of the same second.
+def _spelled(second: int) -> str:
+    return utc(second).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def steady(before: float | None, measured: float) -> float:
+    """A measured figure for a status: the one shown before, until it moved enough to be worth a write."""
+    if before is None:
+        return round(measured)
+    moved = abs(measured - before)
+    return round(measured) if moved > WATTS_STEP and moved > WATTS_STEP_RATIO * before else before

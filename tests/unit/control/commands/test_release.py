@@ -1,0 +1,81 @@
+"""What the off-ramp reads: an object that cannot be read is named, ends nothing, and lets nobody out of a law."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from penstock.cluster.answers import Page
+from penstock.cluster.client import KubeClient
+from penstock.cluster.listing import Unread
+from penstock.control.commands.release import observe, set_aside
+from penstock.control.commands.release_nodes import observe_nodes
+from penstock.core.model import PoolKey
+
+POOLS = "/apis/penstock.dev/v1alpha1/inferencepools"
+GPU_NODES = "/apis/penstock.dev/v1alpha1/gpunodes"
+
+
+class Server:
+    """The API server's lists: by path, what stands there."""
+
+    def __init__(self, **listed: Any) -> None:
+        paths = {"pools": POOLS, "gpu_nodes": GPU_NODES, "namespaces": "/api/v1/namespaces", "nodes": "/api/v1/nodes"}
+        paths["replica_sets"] = "/apis/apps/v1/replicasets"
+        self._listed = {paths[name]: found for name, found in listed.items()}
+
+    @property
+    def client(self) -> KubeClient:
+        return cast(KubeClient, self)
+
+    async def list_pages(self, path: str) -> AsyncIterator[Page]:
+        yield Page([msgspec.Raw(msgspec.json.encode(one)) for one in self._listed.get(path, ())], "1", 1e9)
+
+
+def stored(name: str, namespace: str = "", **told: Any) -> Mapping[str, Any]:
+    metadata = {"name": name, "namespace": namespace, "uid": f"uid-{name}", "resourceVersion": "1"}
+    return {"metadata": metadata, **told}
+
+
+def pool(name: str, namespace: str = "search", **told: Any) -> Mapping[str, Any]:
+    server = {"name": "s", "image": "s", "resources": {"limits": {"nvidia.com/gpu": "2"}}}
+    spec = {"replicas": 2, "template": {"spec": {"containers": [server]}}}
+    return stored(name, namespace, **{"spec": spec, **told})
+
+
+async def test_a_pool_that_cannot_be_read_keeps_its_pods_behind_the_gate_and_the_others_are_read() -> None:
+    spoiled = {"metadata": {"name": "spoiled", "namespace": "search"}}
+    aside: list[Unread] = []
+    scene = await observe(Server(pools=[spoiled, pool("llama")]).client, aside)
+    assert scene.laws[PoolKey("search", "spoiled")] is None
+    assert scene.laws[PoolKey("search", "llama")]
+    assert scene.replicas == {PoolKey("search", "llama"): 2}
+    assert [one.title for one in aside] == ["aipool/spoiled -n search"]
+
+
+async def test_no_pool_of_a_namespace_whose_law_cannot_be_read_is_let_go() -> None:
+    spoiled = {"metadata": {"name": "search", "labels": 7}}
+    aside: list[Unread] = []
+    scene = await observe(Server(namespaces=[spoiled], pools=[pool("llama"), pool("chat", "shop")]).client, aside)
+    assert scene.laws[PoolKey("search", "llama")] is None
+    assert scene.laws[PoolKey("shop", "chat")]
+    assert [one.title for one in aside] == ["namespace/search"]
+
+
+async def test_a_template_of_somebody_s_that_cannot_be_read_is_named() -> None:
+    aside: list[Unread] = []
+    scene = await observe(Server(replica_sets=[stored("odd", "search", spec={"template": 7})]).client, aside)
+    assert scene.holders == ()
+    (line,) = set_aside(aside)
+    assert (line.object, line.done) == ("replicaset/odd -n search", False)
+    assert line.says.startswith("cannot be read and is set aside: Expected `object`")
+
+
+async def test_a_report_that_cannot_be_read_keeps_no_other_node_from_being_cleared() -> None:
+    spoiled = stored("gpu-1", status={"heartbeatSeconds": 1, "sequence": "one"})
+    server = Server(gpu_nodes=[spoiled, stored("gpu-2")], nodes=[{"metadata": {"name": "gpu-3", "labels": 7}}])
+    aside: list[Unread] = []
+    assert [one.title for one in await observe_nodes(server.client, aside)] == ["gpunode/gpu-2"]
+    assert [one.title for one in aside] == ["node/gpu-3", "gpunode/gpu-1"]
