@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from penstock.api.inferencepool import PoolResidency, Violation
-from penstock.api.stored import stored
+from penstock.api.inferencepool import Violation
 from penstock.cluster.events import Events, Subject
 from penstock.cluster.state import ClusterState
 from penstock.core.model import Node, Pod, PoolKey
@@ -83,9 +82,8 @@ class Auditing:
 
     def _told(self, key: PoolKey) -> Mapping[tuple[str, str], float]:
         """By pod and node: since when it is outside, as the leader before us told."""
-        written = self.state.pools[key].status.get("residency") if key in self.state.pools else None
-        violations = stored(PoolResidency, written or {}).violations
-        return {(one.pod, one.node): one.since.timestamp() for one in violations if one.action == "Report"}
+        found = self.state.pools.get(key)
+        return isolation.recalled(found.status, reports=True) if found else {}
 
     def _audited(
         self, pod: Pod, node: Node, demands: tuple[Demand, ...], known: Audited | None, since_time: float
@@ -112,9 +110,7 @@ class Auditing:
 
 
 def _since_time(pod: Pod, told: Mapping[tuple[str, str], float], now_time: float) -> float:
-    """Since when it is outside: as was told of its name, but a pod is not outside before it is."""
-    since_time = told.get((pod.name, pod.node), now_time)
-    return since_time if strangers.is_static(pod) else max(since_time, min(pod.created_time, now_time))
+    return strangers.since_time(pod, told.get((pod.name, pod.node)), now_time)
 
 
 def _violation(one: Audited) -> Violation:

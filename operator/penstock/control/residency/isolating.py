@@ -27,7 +27,7 @@ from penstock.core.decisionlog import entries
 from penstock.core.decisionlog.record import Entry
 from penstock.core.model import Isolated, Node, Pod, PoolKey
 from penstock.core.pool import Pool, RollCall
-from penstock.core.residency import isolation
+from penstock.core.residency import isolation, strangers
 from penstock.core.residency.proof import proven_time
 
 RECHECK_SECONDS = 10.0
@@ -76,6 +76,8 @@ class Isolating:
     """By pool, when time alone puts somebody outside: where the evidence of a place has to be younger."""
     _busy: set[str] = field(default_factory=set)
     _draining: set[str] = field(default_factory=set)
+    _looked: set[PoolKey] = field(default_factory=set)
+    """Pools that were looked at: of the others counts what the leader before us told."""
 
     def __post_init__(self) -> None:
         self.strangers = Strangers(self.state, self.acts, self.events, self.spawn)
@@ -89,9 +91,10 @@ class Isolating:
         for key in picture.pools if everybody else touched | self._due(now_time):
             if key in picture.pools:
                 self._look_at(picture, key, now_time)
-        for key in [key for key in (*self.outside, *self._due_times) if key not in picture.pools]:
+        for key in [key for key in (*self._looked, *self._due_times) if key not in picture.pools]:
             self.outside.pop(key, None)
             self._due_times.pop(key, None)
+            self._looked.discard(key)
         self.auditing.forget_all_but(picture.pools)
         self._act(picture, now_time)
         self.strangers.look(picture, now_at, now_time)
@@ -121,8 +124,12 @@ class Isolating:
         else:
             self._due_times[key] = due_time
         # One that is ending runs where it is until it is gone.
-        for pod, node in outside(pool, (*roll.bound, *roll.terminating), self.state.nodes, now_time):
-            since_time = known[pod.uid].since_time if pod.uid in known else now_time
+        broken = tuple(outside(pool, (*roll.bound, *roll.terminating), self.state.nodes, now_time))
+        told = self._told(key) if broken and key not in self._looked else {}
+        self._looked.add(key)
+        for pod, node in broken:
+            since_time = strangers.since_time(pod, told.get((pod.name, pod.node)), now_time)
+            since_time = known[pod.uid].since_time if pod.uid in known else since_time
             one = isolation.isolated(pod, node, pool.standing_law, since_time)
             found[pod.uid] = Outside(pod, since_time, one, action, remedy)
         for uid in found.keys() - known.keys():
@@ -132,6 +139,11 @@ class Isolating:
         else:
             self.outside.pop(key, None)
         self.auditing.look_at(pool, roll, found.keys(), now_time)
+
+    def _told(self, key: PoolKey) -> Mapping[tuple[str, str], float]:
+        """By pod and node: since when it is outside, as the leader before us told."""
+        found = self.state.pools.get(key)
+        return isolation.recalled(found.status, reports=False) if found else {}
 
     def _tell(self, pool: Pool, one: Outside) -> None:
         subject = Subject("InferencePool", pool.key.namespace, pool.key.name, pool.uid)

@@ -7,14 +7,15 @@ is made at once; a reference to the pool keeps it collected, and an annotation s
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
-from penstock.api.inferencepool import Violation
+from penstock.api.inferencepool import PoolResidency, Violation
 from penstock.api.names import COUNTRY_LABEL
 from penstock.api.residencypolicy import Action
+from penstock.api.stored import stored
 from penstock.core.model import Isolated, Node, Pod
 from penstock.core.residency import axes
 from penstock.core.residency.ceiling import Effective
@@ -82,6 +83,15 @@ def told(pod: Pod, node: Node | None, since_time: float, *, action: Action, mess
         message=message[:MAX_MESSAGE],
         remedy=remedy,
     )
+
+
+def recalled(status: Mapping[str, Any], *, reports: bool) -> Mapping[tuple[str, str], float]:
+    """By pod and node: since when it is outside, as the stored status of its pool tells.
+
+    Of those that policies in mode Audit would not have there (`reports`), or of all others.
+    """
+    told = stored(PoolResidency, status.get("residency") or {}).violations
+    return {(one.pod, one.node): one.since.timestamp() for one in told if (one.action == "Report") is reports}
 
 
 def text(one: Isolated) -> str:

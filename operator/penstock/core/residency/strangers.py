@@ -62,6 +62,13 @@ def is_static(pod: Pod) -> bool:
     return pod.owner is not None and pod.owner.kind == "Node"
 
 
+def since_time(pod: Pod, told_time: float | None, now_time: float) -> float:
+    """Since when a pod is outside: as was told of its name, if it was, but none is before it was made."""
+    if told_time is None:
+        return now_time
+    return min(told_time if is_static(pod) else max(told_time, pod.created_time), now_time)
+
+
 def pool_of(pod: Pod) -> PoolKey:
     """The pool that a pod names, or named before it was isolated."""
     return PoolKey(pod.namespace, pod.pool or (pod.isolated.pool if pod.isolated else ""))

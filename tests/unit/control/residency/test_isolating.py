@@ -21,6 +21,7 @@ from penstock.core.residency.ceiling import Demand, Effective, effective
 
 GERMAN = Residency(restricted=True, allowed_countries=frozenset({"DE"}))
 NOW_TIME = 1_795_262_400.0
+PORTLESS = {"template": {"spec": {"containers": [{"name": "server", "image": "s", "resources": {"limits": {}}}]}}}
 
 
 class Acts:
@@ -28,10 +29,12 @@ class Acts:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, str]] = []
+        self.isolated_since_time: list[float] = []
         self.foreign_services: set[PoolKey] = set()
         self.recorder = self
 
-    async def isolate(self, pod: Pod, _uid: str, _one: Isolated) -> bool:
+    async def isolate(self, pod: Pod, _uid: str, one: Isolated) -> bool:
+        self.isolated_since_time.append(one.since_time)
         self.done.append(("isolate", pod.name))
         return True
 
@@ -63,6 +66,12 @@ class Desk:
         self.pod = a.pod("p1", node="n1")
         self.state.put_pod(self.pod)
         self.template: Template | None = Template()
+
+    def told_before(self, **residency: Any) -> None:
+        """What the leader before us wrote into the pool's status."""
+        metadata = {"namespace": a.POOL.namespace, "name": a.POOL.name, "uid": "u", "resourceVersion": "1"}
+        status = {"residency": residency}
+        self.state.written_pools.put(pool_object({"metadata": metadata, "spec": PORTLESS, "status": status}))
 
     def look(self, at: float = 0.0) -> list[tuple[str, str]]:
         """What one look does."""
@@ -100,6 +109,36 @@ def test_it_is_asked_once_told_once_and_said_until_it_is_gone() -> None:
     desk.state.delete_pod(desk.pod.uid)
     desk.look(2.0)
     assert desk.isolating.violations(a.POOL) == ()
+
+
+@pytest.mark.parametrize(
+    ("told", "since"),
+    (
+        pytest.param({}, -600.0, id="the same replica"),
+        pytest.param({"node": "n2"}, 0.0, id="one of its name that was elsewhere"),
+        pytest.param({"action": "Report"}, 0.0, id="one that a policy only audited until now"),
+        pytest.param({"since": "2026-11-21T11:30:00Z"}, -900.0, id="one that was made after that"),
+        pytest.param({"since": "2026-11-22T12:00:00Z"}, 0.0, id="one of the future"),
+    ),
+)
+def test_a_new_leader_goes_on_from_what_the_pool_says(told: dict[str, str], since: float) -> None:
+    desk = Desk()
+    desk.state.put_pod(replace(desk.pod, created_time=NOW_TIME - 900.0, resource_version="2"))
+    desk.told_before(violations=[{"pod": "p1", "node": "n1", "since": "2026-11-21T11:50:00Z", **told}])
+    assert desk.look() == [("isolate", "p1")]
+    (violation,) = desk.isolating.violations(a.POOL)
+    assert violation.since.timestamp() - NOW_TIME == since
+    assert desk.acts.isolated_since_time == [NOW_TIME + since], "and so it is written on the replica"
+
+
+def test_one_that_comes_outside_again_is_so_from_then_on() -> None:
+    desk = Desk(country="DE")
+    desk.told_before(violations=[{"pod": "p1", "node": "n1", "since": "2026-11-21T11:50:00Z"}])
+    desk.look()
+    desk.state.put_node(a.node("n1", country="US"))
+    desk.look(5.0)
+    (violation,) = desk.isolating.violations(a.POOL)
+    assert violation.since.timestamp() == NOW_TIME + 5.0
 
 
 def test_one_that_is_out_of_traffic_ends_only_where_the_law_says_so() -> None:
