@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -43,8 +43,8 @@ class LawReporter:
     state: ClusterState
     writer: StatusWriter
     events: Events
-    strangers: Callable[[Collection[str]], Sequence[PodOutside]] = lambda _: ()
-    """What is told of pods of no pool in these namespaces."""
+    strangers: Callable[[str], Sequence[PodOutside]] = lambda _: ()
+    """What is told of pods of no pool that this policy would not have where they are."""
     _looked_at: float = float("-inf")
     _written: dict[tuple[str, PoolKey], tuple[str, Model]] = field(default_factory=dict)
     """By kind and name: of which object, and what."""
@@ -70,7 +70,7 @@ class LawReporter:
                 continue
             counted = self._headcount.of(picture, one, self._covered[name], here, now_time)
             facts = _policy_facts(picture, one, self._covered[name], counted, now_time)
-            facts = replace(facts, strangers=self.strangers(self._covered[name]), evidence=self._evidence.of(name))
+            facts = replace(facts, strangers=self.strangers(name), evidence=self._evidence.of(name))
             before = self._before(found, ResidencyPolicyStatus)
             with _set_aside(found):
                 after = law_status.policy_status(facts, before)

@@ -88,14 +88,10 @@ class Rehearsal:
         leaving = [
             Leaving(pool, pod, node, replacement(pool, pod, self.now_time))
             for pool, pod, node in self._outside()
-            if pod.uid not in outside and pool.standing_law.on_violation != "Report"
+            if pod.uid not in outside
         ]
         asks = [one.replacement for one in leaving if not one.pool.problems]
-        ended = [
-            of_no_pool(pod, node, law)
-            for law, pod, node in self._strangers()
-            if pod.uid not in outside and law.on_violation != "Report"
-        ]
+        ended = [of_no_pool(pod, node, law) for law, pod, node in self._strangers() if pod.uid not in outside]
         found = effect(self.picture.pools, leaving, before, self._plan([*self._waiting(), *asks]), ended)
         left = {one.pool.key for one in leaving}
         return Outcome(rulings, effect=found, running=self._running(edits, touched, left))

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from penstock.api.names import DEVICE_CLASS_RESOURCE_PREFIX
+from penstock.api.names import DEVICE_CLASS_RESOURCE_PREFIX, EVIDENCE_TIME_LABEL
 from penstock.api.residencypolicy import Action, PodOutside, ResidencyPolicyStatus
 from penstock.api.stored import stored
-from penstock.core.model import Pod, PoolKey
+from penstock.core.model import Node, Pod, PoolKey
 from penstock.core.pool import Pool
-from penstock.core.residency.ceiling import Effective
+from penstock.core.residency.ceiling import Effective, effective
+from penstock.core.residency.proof import proven_time
+from penstock.core.residency.whereabouts import meets
 from penstock.core.telling.status import MAX_MESSAGE, utc
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """The law that a place is outside of, and the policies that would not have a pod there.
+
+    Where they all only audit, it is a law of theirs alone, which does nothing about it.
+    """
+
+    law: Effective
+    policies: frozenset[str]
+
+
+def breach(ceiling: Effective, node: Node, now_time: float) -> Breach | None:
+    """What a pod on this node breaks of the law of its namespace; None where it may be there."""
+    against = tuple(one for one in (*ceiling.demands, *ceiling.audited) if not meets(one, node, now_time))
+    if not against:
+        return None
+    law = ceiling
+    if not any(one.enforced for one in against):
+        law = effective(replace(one, enforced=True, on_violation="Report") for one in against)
+    return Breach(law, frozenset(one.policy for one in against))
+
+
+def due_time(ceiling: Effective, node: Node, now_time: float) -> float:
+    """When time alone makes a breach of what is none, or ends one; infinite: never."""
+    time = proven_time(node.labels.get(EVIDENCE_TIME_LABEL))
+    if time is None:
+        return math.inf
+    ages = (one.drains_after_seconds for one in (*ceiling.demands, *ceiling.audited))
+    times = (time + age for age in (0.0, *ages) if age is not None)
+    return min((one for one in times if one >= now_time), default=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +57,7 @@ class Stranger:
     name: str
     node: str
     since_time: float
-    law: Effective
+    breach: Breach
     message: str
     pod: Pod | None = None
     """None where the API server shows none: its kubelet runs it from a file."""
@@ -30,7 +65,7 @@ class Stranger:
     @property
     def action(self) -> Action:
         """What the law does about it."""
-        return self.law.on_violation
+        return self.breach.law.on_violation
 
     @property
     def can_be_ended(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import builders as a
-from penstock.api.names import GPU_RESOURCES
+from penstock.api.names import EVIDENCE_LABEL, EVIDENCE_TIME_LABEL, GPU_RESOURCES
 from penstock.api.residencypolicy import PodOutside, ResidencyPolicyStatus
 from penstock.cluster.objects import Namespace
 from penstock.cluster.parse.written import policy_object, pool_object
@@ -23,6 +23,7 @@ from penstock.core.residency import law_status, strangers
 
 BANK = "bank"
 NOW_AT, NOW_TIME = 1000.0, 1_795_262_400.0
+PROVEN_NOW = {EVIDENCE_LABEL: "Declared", EVIDENCE_TIME_LABEL: "20261121T120000Z"}
 NODE_ITSELF = Owner("Node", "us", "uid-us")
 
 
@@ -43,8 +44,8 @@ class Acts:
     def note(self, entry: Entry) -> None:
         self.entries.append(entry)
 
-    def post(self, _subject: object, _severity: str, _reason: str, note: str) -> None:
-        self.events.append(note)
+    def post(self, _subject: object, _severity: str, reason: str, note: str) -> None:
+        self.events.append(f"{reason}: {note}")
 
 
 class Desk:
@@ -61,10 +62,14 @@ class Desk:
         self.state.put_namespace(Namespace("toys", "t", {}, {}))
         for country in ("DE", "US"):
             self.state.put_node(a.node(country.lower(), country=country))
-        whole = {"namespaceSelector": {"matchLabels": {"sector": BANK}}, "allowed": ["DE"], **spec}
-        self.state.policies.put(policy_object({"metadata": _metadata("ours"), "spec": whole}))
+        self.policy("ours", **{"allowed": ["DE"], **spec})
         if look:
             self.look()
+
+    def policy(self, name: str, **spec: Any) -> None:
+        """A policy for the bank."""
+        whole = {"namespaceSelector": {"matchLabels": {"sector": BANK}}, **spec}
+        self.state.policies.put(policy_object({"metadata": _metadata(name), "spec": whole}))
 
     def runs(self, name: str = "stranger", node: str = "us", **changed: Any) -> None:
         given: dict[str, Any] = {"namespace": BANK, "pool": "", "labels": {}, **changed}
@@ -85,7 +90,7 @@ class Desk:
 
     @property
     def told(self) -> list[tuple[str, str]]:
-        return [(one.pod, one.remedy) for one in self.strangers.violations([BANK])]
+        return [(one.pod, one.remedy) for one in self.strangers.violations("ours")]
 
 
 def _metadata(name: str) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def test_one_that_holds_gpus_at_an_unlawful_place_is_ended_once_recorded_and_tol
     (entry,) = desk.acts.entries
     assert (entry.data["law"]["sources"], entry.data["outside"]) == (["ResidencyPolicy/ours@1"],) * 2
     (event,) = desk.acts.events
-    assert event.startswith("bank/stranger: node us (US) is outside ResidencyPolicy/ours@1")
+    assert event.startswith("UnlawfulPlace: bank/stranger: node us (US) is outside ResidencyPolicy/ours@1")
     assert desk.look() == []
     assert desk.told == [("stranger", "it is being ended; create it behind the scheduling gate penstock.dev/placement")]
     desk.runs(terminating=True, resource_version="9")
@@ -160,6 +165,56 @@ def test_a_pod_that_was_given_a_gpu_under_a_name_that_nobody_listed_concerns_the
     assert not strangers.is_stranger(replace(given, claimed=frozenset()), None, GPU_RESOURCES)
 
 
+def test_a_policy_names_those_alone_that_it_would_not_have_there() -> None:
+    desk = Desk()
+    desk.policy("theirs", allowed=["DE", "US"])
+    desk.policy("audited", allowed=["FR"], mode="Audit")
+    desk.runs()
+    desk.runs("inside", node="de")
+    assert desk.look() == ["stranger"]
+    named = {name: [one.pod for one in desk.strangers.violations(name)] for name in ("ours", "theirs", "audited")}
+    assert named == {"ours": ["stranger"], "theirs": [], "audited": ["inside", "stranger"]}
+
+
+def test_whom_a_policy_that_only_audits_would_not_have_there_is_told_once_and_left_alone() -> None:
+    desk = Desk(mode="Audit", onViolation="Drain")
+    for name in ("one", "other"):
+        desk.runs(name)
+    assert desk.look() == []
+    assert desk.acts.entries == []
+    assert [one.action for one in desk.strangers.violations("ours")] == ["Report", "Report"]
+    assert desk.told == [
+        (name, "its policy reports and does nothing: delete it, or move it") for name in ("one", "other")
+    ]
+    desk.runs("later")
+    desk.look()
+    (event,) = desk.acts.events
+    assert event == (
+        "AuditViolation: bank/one: node us (US) is outside ResidencyPolicy/ours@1; and 1 more pods of no pool;"
+        " the policy only audits, so nothing is done: see status.violations of the policy"
+    )
+    status = _status(desk)
+    assert (status.violation_count, status.conditions[2].status) == (3, "False")
+
+
+def test_whose_evidence_becomes_too_old_is_ended_then_and_not_at_the_next_look_at_everybody() -> None:
+    desk = Desk(allowed=["US"], evidence={"maxAge": "1m", "onExpiry": "Drain"})
+    desk.state.put_node(a.node("us", country="US", labels=PROVEN_NOW))
+    desk.runs()
+    assert desk.look(58.0) == []
+    assert desk.look(1.0) == ["stranger"]
+
+
+def test_whose_evidence_is_of_the_future_is_outside_until_then_and_told_no_longer() -> None:
+    desk = Desk(allowed=["US"], evidence={"maxAge": "1h", "onExpiry": "Drain"})
+    desk.state.put_node(a.node("us", country="US", labels={**PROVEN_NOW, EVIDENCE_TIME_LABEL: "20261121T120010Z"}))
+    desk.runs(owner=NODE_ITSELF)
+    desk.look()
+    assert [pod for pod, _ in desk.told] == ["stranger"]
+    desk.look(6.5)
+    assert desk.told == []
+
+
 def test_which_resources_count_is_what_the_installation_lists() -> None:
     desk = Desk()
     desk.picture.gpu_resources = ["amd.com/"]
@@ -206,7 +261,7 @@ def test_a_static_pod_that_nobody_shows_is_told_once_a_later_report_still_lists_
     desk.look()
     assert desk.told == [("hidden", "a static pod, which no request ends: take its manifest off node us")]
     (event,) = desk.acts.events
-    assert event.startswith("bank/hidden: node us (US) is outside ResidencyPolicy/ours@1")
+    assert event.startswith("UnlawfulPlace: bank/hidden: node us (US) is outside ResidencyPolicy/ours@1")
     desk.lists()
     desk.look()
     assert desk.told == []
@@ -255,7 +310,7 @@ def test_the_policy_says_who_and_what_would_help() -> None:
 def _status(desk: Desk) -> ResidencyPolicyStatus:
     standing = desk.picture.laws.standings["ours"]
     facts = policy_facts(desk.picture, standing, [BANK], [], NOW_TIME)
-    whole = replace(facts, strangers=desk.strangers.violations([BANK]))
+    whole = replace(facts, strangers=desk.strangers.violations("ours"))
     return law_status.policy_status(whole, ResidencyPolicyStatus())
 
 
@@ -269,7 +324,7 @@ def _led_by_another(before: Desk) -> Desk:
 
 def _since(desk: Desk) -> list[float]:
     """Since when who is outside is so, by the desk's clock."""
-    return [one.since.timestamp() - NOW_TIME for one in desk.strangers.violations([BANK])]
+    return [one.since.timestamp() - NOW_TIME for one in desk.strangers.violations("ours")]
 
 
 SEEN_AT, LED_AT = 4.0, 606.0
