@@ -1,4 +1,4 @@
-"""Where the binaries cannot be had, cluster tests fail and say so once, on a person's machine as in CI: none is skipped."""
+"""Where the binaries cannot be had, cluster tests fail and say so once, in CI and elsewhere: none is skipped."""
 
 import os
 import subprocess
