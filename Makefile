@@ -34,10 +34,10 @@ lint: $(STAMP) ## ruff: rules and format
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-layers: $(STAMP) ## import-linter: main -> handlers -> cluster -> core -> api
+layers: $(STAMP) ## import-linter: main -> control -> handlers -> cluster -> core -> api
 	$(BIN)/lint-imports
 
-test-unit: $(STAMP) ## unit tests: no cluster, under 15 s; ARGS='-k words' for some
+test-unit: $(STAMP) ## unit tests: no cluster, half a minute; ARGS='-k words' for some
 	$(call pytest,tests/unit)
 
 test-node: $(STAMP) ## agent, capper and plant on the real pynvml and our NVML library; no cluster
@@ -73,7 +73,7 @@ bench: $(STAMP) ## print every figure of speed and size beside its limit
 demo: $(STAMP) ## play the story on a real control plane; KEEP=1 leaves it running
 	$(BIN)/python -m demo
 
-generate: $(STAMP) ## write crds/ and the chart's copies anew
+generate: $(STAMP) ## write crds/, the chart's copies and the generated pages of docs/ anew
 	$(BIN)/python hack/generate.py
 
 verify: generate lint types layers test-unit ## generate, check, and demand that nothing changed

@@ -15,7 +15,7 @@ def main() -> None:
         app()
     except InvalidInput as error:
         _end(error, WRONG_INPUT)
-    except (PenstockError, OSError, TimeoutError) as error:
+    except (PenstockError, OSError) as error:
         _end(error, FAILED)
 
 

@@ -10,6 +10,7 @@ PenstockError
 │   ├── Undeclared          500 of server-side apply, or 422 for a status: the CRD in the cluster is older than we are
 │   └── TooManyRequests     429, with `retry_after_seconds`
 ├── LeaseLost               somebody else leads: the process ends
+├── TaskEnded               a task that should run for ever returned: the process ends
 ├── StreamBroken            a watch ended in a way that only a new one mends
 ├── QueryFailed             Prometheus answered, but not with what was asked for
 ├── JournalUnavailable      the decision log cannot be written: what needs a record waits
@@ -76,6 +77,10 @@ class TooManyRequests(ApiError):
 
 class LeaseLost(PenstockError):
     """The Lease is held by somebody else, or could not be renewed in time."""
+
+
+class TaskEnded(PenstockError):
+    """A task that should run for ever returned."""
 
 
 class StreamBroken(PenstockError):

@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING name only what is there."""
+"""README, CONTRIBUTING, docs and docstrings name only what is there."""
 
 import re
 from pathlib import Path
@@ -24,6 +24,7 @@ from penstock.core.telling.outcomes import Outcome
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+MODULE = r"`((?:core|control|cluster|handlers|rig)[./][A-Za-z_./]+)`"
 
 
 def text(document: str) -> str:
@@ -125,6 +126,24 @@ def test_the_law_s_examples_are_valid_and_mean_something() -> None:
 def test_every_link_leads_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", text(document))
     assert [one for one in links if not ((ROOT / document).parent / one).exists()] == []
+
+
+def test_every_module_that_is_named_in_words_exists() -> None:
+    prose = [path for folder in ("operator", "hack") for path in (ROOT / folder).rglob("*.py")]
+    prose += [ROOT / document for document in DOCUMENTS]
+    words = [(path, word) for path in prose for word in re.findall(MODULE, path.read_text())]
+    assert words
+    assert [(str(path), word) for path, word in words if not exists(word)] == []
+
+
+def exists(word: str) -> bool:
+    """Whether there is such a folder or file, or something of that name in one: `core/model.py`, `core.model.Pod`."""
+    *outer, last = word.removesuffix(".py").strip("/").replace("/", ".").split(".")
+    within = ROOT.joinpath("hack" if word.startswith("rig") else "operator/penstock", *outer)
+    file = within.with_suffix(".py")
+    if not file.exists():
+        return (within / last).is_dir() or (within / f"{last}.py").exists()
+    return re.search(rf"^((class|def) {last}\b|{last}\b.*=)", file.read_text(), flags=re.MULTILINE) is not None
 
 
 def table(document: str, heading: str) -> list[list[str]]:

@@ -14,7 +14,7 @@ GATE = "penstock.dev/placement"
 """The scheduling gate that holds a replica until the planner has chosen its node."""
 
 DECISION_ANNOTATION = "penstock.dev/decision"
-"""On a placed pod: the decision as one JSON object (see `core.explanation`)."""
+"""On a placed pod: the decision as one JSON object (see `core.telling.explanation`)."""
 
 FENCE_ANNOTATION = "penstock.dev/fence"
 """On a placed pod: `<lease holder>/<leaseTransitions>` of the leader that lifted the gate."""

@@ -42,7 +42,7 @@ from penstock.control.residency.law_report import LawReporter
 from penstock.control.residency.marking import Marking
 from penstock.control.workloads import Workloads
 from penstock.core.residency.doubts import Rules
-from penstock.errors import PenstockError
+from penstock.errors import TaskEnded
 from penstock.handlers.watch import watch_written_kinds
 from penstock.metrics import Metrics
 from penstock.settings import Settings
@@ -55,10 +55,6 @@ DRAIN_SECONDS = 10.0
 STUCK_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 """How long after a takeover the API server may still let an old fence through (0.16 s was measured)."""
-
-
-class TaskEnded(PenstockError):
-    """A task that should run for ever returned."""
 
 
 @dataclass

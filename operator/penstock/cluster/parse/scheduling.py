@@ -1,7 +1,7 @@
 """A pod's scheduling rules: what the planner judges, and the first thing that it cannot.
 
 The planner must be at least as strict as kube-scheduler, or a pin dies; so every hard rule either becomes a value
-of `core.scheduling` or is named in `Scheduling.unjudged`.
+of `core.placement.scheduling` or is named in `Scheduling.unjudged`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Candidate(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Record(msgspec.Struct, rename="camel", omit_defaults=True):
-    """The decision as the pod's annotation holds it (`core.explanation`)."""
+    """The decision as the pod's annotation holds it (`core.telling.explanation`)."""
 
     node: str = ""
     country: str = ""

@@ -90,7 +90,7 @@ def _rounded(candidate: Candidate) -> dict[str, float]:
 
 
 def sentence(decision: Decision) -> str:
-    """The reason in one line: `best of 5: 721 W per GPU, leaves 4 GPUs free on gpu-7; next gpu-9 by fragmentation`."""
+    """The reason in one line: `best of 5: 721 W per GPU, leaves 4 GPUs free on gpu-7; ahead of gpu-9 by heat`."""
     gpus = decision.replica.gpus
     parts = [f"{decision.gpu_watts / gpus:.0f} W per GPU" if gpus else "no GPU", _leaves(decision)]
     if decision.runner_up is None:

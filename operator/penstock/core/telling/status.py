@@ -1,4 +1,4 @@
-"""From what was found and decided to what people read. The only file that makes a condition.
+"""What a pool's status says, from what was found and decided.
 
 Written for somebody who was woken up: every False says what, why, by how much, and what would help.
 """
