@@ -22,6 +22,8 @@ from penstock.errors import JournalUnavailable
 
 NOT_CONFIGURED = "no decision log is configured: set decisionLog.volume in the chart's values"
 EXCEPTION = "ResidencyException/"
+LOOK_SECONDS = 1.0
+"""From look to look at the gates of pods of no pool: nothing tells which of them changed."""
 WAIT_SECONDS = 60.0
 """From one record of why a pool's replicas wait to the next."""
 
@@ -37,6 +39,8 @@ class Recorder:
     _layers: tuple[Layer, ...] = ()
     _version: int = -1
     _gated: set[str] = field(default_factory=set)
+    _looked_time: float = -math.inf
+    """At the gates of pods of no pool."""
     _told: set[str] = field(default_factory=set)
     """Pods whose way past our gate was recorded, by uid."""
     _waits: dict[PoolKey, tuple[frozenset[str], float]] = field(default_factory=dict)
@@ -97,6 +101,11 @@ class Recorder:
         for key in touched:
             for pod in state.pods_by_pool.get(key, {}).values():
                 self._watch_gate(picture, state, pod, now_time)
+        if now_time - self._looked_time >= LOOK_SECONDS:
+            self._looked_time = now_time
+            for pod in state.pods.values():
+                if not pod.pool:
+                    self._watch_gate(picture, state, pod, now_time)
         self._gated &= state.pods.keys()
         self._told &= state.pods.keys()
         self._tell_waits(picture, waiting, now_time)
@@ -165,9 +174,9 @@ class Recorder:
 
     def _was_gated(self, pool: Pool | None, pod: Pod) -> bool:
         # One that was never seen gated is known by the decision that `penstock release` leaves on it, or as the replica
-        # of a pool of ours: each of them is born gated.
+        # of a pool of ours: each of them is born gated. What release lets out has a pool.
         born_gated = pool is not None and not pool.adopts and pool.owns(pod)
-        return pod.uid in self._gated or bool(pod.decision) or born_gated
+        return pod.uid in self._gated or bool(pod.pool and pod.decision) or born_gated
 
 
 def _counts(one: Standing | None) -> object:

@@ -138,7 +138,8 @@ def driven_out(pod: Pod, node: Node | None, law: Effective, why: str, now_time: 
 def broke_glass(pod: Pod, pool: Pool | None, node: Node | None, law: Effective, now_time: float) -> Entry:
     """A pod under a law is past our gate, and no leader let it through; `law` is that of its pool where it has one."""
     place = _place(node) or ({"node": pod.place} if pod.place else None)
-    return _entry(Happening.BREAK_GLASS, pod, now_time, {**_of(pod, pool), "law": _law(law), "place": place})
+    who = _of(pod, pool) if pod.pool else {"pod": _named(pod)}
+    return _entry(Happening.BREAK_GLASS, pod, now_time, {**who, "law": _law(law), "place": place})
 
 
 def policy_changed(one: Standing, now_time: float) -> Entry:

@@ -198,7 +198,7 @@ class Notes(Recorder):
         picture: Any = SimpleNamespace(laws=self.laws, pools={a.POOL: POOL})
         state: Any = SimpleNamespace(
             pods=known,
-            pods_by_pool={a.POOL: known},
+            pods_by_pool={a.POOL: {uid: pod for uid, pod in known.items() if pod.pool}},
             isolated={},
             nodes={},
             assumes=lambda _: False,
@@ -238,6 +238,18 @@ def test_one_that_was_let_through_while_nobody_led_is_known_by_its_release_or_as
     assert Notes().turn(replace(FREE, decision='{"released":true}')) == WHO
     assert Notes().turn(replace(FREE, owner=Owner("ReplicaSet", "llama-1", "set"))) == WHO
     assert Notes().turn(FREE) == ""
+
+
+@pytest.mark.parametrize("fence", ("", "operator/3"))
+def test_one_of_no_pool_that_is_past_our_gate_is_recorded_within_a_second(fence: str) -> None:
+    recorder, alone = Notes(), replace(POD, pool="")
+    assert recorder.turn(alone) == ""
+    lifted = replace(alone, gates=(), fence=fence, decision="{}")
+    assert recorder.turn(lifted) == "", "it was looked at just now"
+    recorder.now_time += 1.0
+    assert recorder.turn(lifted) == ("" if fence else WHO)
+    assert all("pool" not in one.data for one in recorder.noted)
+    assert Notes().turn(lifted) == "", "one that never was seen behind it says nothing by itself"
 
 
 def _waiting(reason: Reason) -> Waiting:
