@@ -98,16 +98,7 @@ class Recorder:
             self._compare(picture.laws.standings, now_time)
             self._compare_exceptions(picture.laws, state, now_time)
         self._following.look(picture, state, touched, now_time)
-        for key in touched:
-            for pod in state.pods_by_pool.get(key, {}).values():
-                self._watch_gate(picture, state, pod, now_time)
-        if now_time - self._looked_time >= LOOK_SECONDS:
-            self._looked_time = now_time
-            for pod in state.pods.values():
-                if not pod.pool:
-                    self._watch_gate(picture, state, pod, now_time)
-        self._gated &= state.pods.keys()
-        self._told &= state.pods.keys()
+        self._watch_gates(picture, state, touched, now_time)
         self._tell_waits(picture, waiting, now_time)
         if not self._wrote and now_time - self._wrote_time >= ALIVE_SECONDS:
             self.note(entries.alive(self.journal.holder, now_time))
@@ -160,6 +151,20 @@ class Recorder:
         for name in sorted(self._standings.keys() - standings.keys()):
             self.note(entries.policy_gone(self._standings[name], now_time))
         self._standings = dict(standings)
+
+    def _watch_gates(
+        self, picture: Picture, state: ClusterState, touched: Collection[PoolKey], now_time: float
+    ) -> None:
+        for key in touched:
+            for pod in state.pods_by_pool.get(key, {}).values():
+                self._watch_gate(picture, state, pod, now_time)
+        if now_time - self._looked_time >= LOOK_SECONDS:
+            self._looked_time = now_time
+            for pod in state.pods.values():
+                if not pod.pool:
+                    self._watch_gate(picture, state, pod, now_time)
+        self._gated &= state.pods.keys()
+        self._told &= state.pods.keys()
 
     def _watch_gate(self, picture: Picture, state: ClusterState, pod: Pod, now_time: float) -> None:
         if pod.gated or state.assumes(pod.uid):
