@@ -22,7 +22,7 @@ from penstock.control.commands.answers import put, screen
 from penstock.control.commands.session import Target, connect
 from penstock.control.residency.laws import recalled_group
 from penstock.core import intent, residency
-from penstock.core.model import PoolKey
+from penstock.core.model import PoolKey, Residency
 from penstock.core.offramp import Errand, Law, OffRamp, Scene, Step, plan
 from penstock.core.residency.annotations import of_pool
 from penstock.core.residency.ceiling import narrowed
@@ -97,12 +97,15 @@ async def observe(client: KubeClient, aside: list[Unread]) -> Scene:
         client, "/api/v1/namespaces", "namespace", lambda raw: namespace(decode_namespace(raw)), aside
     )
     pools = await _all(client, f"{OURS}/inferencepools", "aipool", _pool, aside)
-    laws = {one.key: _law(one.key, one.spec, known, namespaces) if one.spec else None for one in pools}
+    gated = tuple(one for one in pods if GATE in one.gates)
+    alone = {PoolKey(one.namespace, one.pool) for one in gated}
+    laws: dict[PoolKey, Law | None] = {key: _under(key, Residency(), namespaces) for key in alone}
+    laws |= {one.key: _law(one.key, one.spec, known, namespaces) if one.spec else None for one in pools}
     laws |= {PoolKey(one.namespace, one.name): None for one in aside if one.kind == "aipool"}
     unknown = {one.name for one in aside if one.kind == "namespace"}
     laws |= {key: None for key in laws if key.namespace in unknown}
     replicas = {one.key: one.spec.replicas for one in pools if one.spec and one.spec.template}
-    return Scene(tuple(one for one in pods if GATE in one.gates), holders, replicas, laws)
+    return Scene(gated, holders, replicas, laws)
 
 
 async def _all(
@@ -132,6 +135,11 @@ def _law(key: PoolKey, spec: InferencePoolSpec, known: Groups, namespaces: Itera
         own = intent.rules(spec, known).residency
     except InvalidInput:
         return None
+    return _under(key, own, namespaces)
+
+
+def _under(key: PoolKey, own: Residency, namespaces: Iterable[Namespace]) -> Law:
+    """Every way to be lawful for a pool that demands this of itself, or for pods of none."""
     here = next((one for one in namespaces if one.name == key.namespace), None)
     if here is None or here.labels.get(LAW_LABEL) != LAW_REQUIRED:
         return residency.alternatives(own)

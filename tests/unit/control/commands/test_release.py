@@ -23,6 +23,7 @@ class Server:
 
     def __init__(self, **listed: Any) -> None:
         paths = {"pools": POOLS, "gpu_nodes": GPU_NODES, "namespaces": "/api/v1/namespaces", "nodes": "/api/v1/nodes"}
+        paths["pods"] = "/api/v1/pods"
         paths["replica_sets"] = "/apis/apps/v1/replicasets"
         self._listed = {paths[name]: found for name, found in listed.items()}
 
@@ -62,6 +63,19 @@ async def test_no_pool_of_a_namespace_whose_law_cannot_be_read_is_let_go() -> No
     assert scene.laws[PoolKey("search", "llama")] is None
     assert scene.laws[PoolKey("shop", "chat")]
     assert [one.title for one in aside] == ["namespace/search"]
+
+
+async def test_a_gated_pod_of_no_pool_keeps_the_law_of_its_namespace() -> None:
+    law = {f"law.penstock.dev/{axis}": "*" for axis in ("subdivision", "operator", "clearance", "evidence")}
+    metadata = {"annotations": {**law, "law.penstock.dev/country": "DE"}, "labels": {"penstock.dev/law": "required"}}
+    namespaces = [{"metadata": {"name": "bank", "uid": "b", **metadata}}, stored("toys")]
+    namespaces.append({"metadata": {"name": "unread", "labels": 7}})
+    spec = {"schedulingGates": [{"name": "penstock.dev/placement"}], "containers": [{"name": "s"}]}
+    pods = [stored("alone", namespace, spec=spec, status={}) for namespace in ("bank", "toys", "unread")]
+    scene = await observe(Server(namespaces=namespaces, pods=pods).client, [])
+    ((german,),) = scene.laws[PoolKey("bank", "")] or ()
+    assert german.values == ("DE",)
+    assert (scene.laws[PoolKey("toys", "")], scene.laws[PoolKey("unread", "")]) == (((),), None)
 
 
 async def test_a_template_of_somebody_s_that_cannot_be_read_is_named() -> None:
