@@ -15,7 +15,7 @@ from typing import Any
 from factory import Factory, open_factory
 from penstock.api.names import DECISION_LOG_NAME
 from penstock.core.decisionlog.record import TYPE_PREFIX, Happening
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from rig.controlplane import ControlPlane
 from rig.install import NAMESPACE
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.api.names import COUNTRY_LABEL
 from penstock.core.decisionlog.record import Entry, Happening, Head, Record, file_name, parse, seal
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 BEGIN_TIME = 1_800_000_000.0
 POOL = "bank/llama"

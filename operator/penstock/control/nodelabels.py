@@ -19,7 +19,7 @@ from penstock.core.model import Mark, Node
 from penstock.core.placement.evidence import Evidence
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.row import Row
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import ApiError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from penstock.core.lifecycle import Count
 from penstock.core.manifests import Manifest, Workload
 from penstock.core.model import PoolKey
 from penstock.core.pool import Pool, RollCall
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 RETRY_SECONDS = 5.0
 """Pause before an apply that was refused is tried again; a change of the pool tries at once."""

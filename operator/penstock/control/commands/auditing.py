@@ -16,7 +16,7 @@ from penstock.core.decisionlog import chain, checkpoints, history, record
 from penstock.core.decisionlog.chain import Damage, Reading
 from penstock.core.decisionlog.checkpoints import Checkpoints
 from penstock.core.decisionlog.history import NO_TIME, History
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import InvalidInput
 
 NO_CHECKPOINTS = (

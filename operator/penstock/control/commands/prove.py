@@ -17,7 +17,7 @@ from penstock.core.decisionlog.exceptions import ExceptionInForce
 from penstock.core.decisionlog.proving import Layers, Proof, Seen, Verdict, Version, Violation
 from penstock.core.decisionlog.said import Demands
 from penstock.core.residency import places
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import InvalidInput
 
 EXIT_CODES = {Verdict.PROVEN: 0, Verdict.VIOLATED: 1, Verdict.UNOBSERVED: 2}

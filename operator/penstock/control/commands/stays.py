@@ -10,7 +10,7 @@ from rich.table import Table
 
 from penstock.core.decisionlog.history import NO_TIME, UNWATCHED, Gap, Stay
 from penstock.core.residency import places
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 PAGE_WIDTH = 160
 MOST_SHOWN = 200

@@ -15,7 +15,7 @@ from penstock.control.commands.session import Target, connect
 from penstock.core.decisionlog.history import NO_TIME, Gap, History, Stay
 from penstock.core.model import Node, Pod
 from penstock.core.residency import places, whereabouts
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import InvalidInput, PenstockError
 
 OFFLINE = "not checked against the API server: --offline"

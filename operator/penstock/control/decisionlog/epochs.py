@@ -22,7 +22,7 @@ from penstock.cluster.journal import Journal
 from penstock.core.decisionlog import checkpoints, entries, record
 from penstock.core.decisionlog.checkpoints import Checkpoints
 from penstock.core.decisionlog.record import Head
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import ApiError, JournalUnavailable, NotFound
 
 log = logging.getLogger(__name__)

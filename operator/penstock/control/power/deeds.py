@@ -13,7 +13,7 @@ from penstock.core.placement.fleet import Fleet
 from penstock.core.power.capping import CapAsk, CapPlan
 from penstock.core.power.ladder import LadderState, Stage
 from penstock.core.power.shedding import Candidate
-from penstock.core.telling.status import utc
+from penstock.core.telling.figures import utc
 from penstock.metrics import Metrics
 
 MOST_ACTIONS = 32

@@ -30,7 +30,8 @@ from penstock.core.power.ladder import LadderState, Reading, Stage
 from penstock.core.power.pressure import Draw, Last, Watts
 from penstock.core.power.shedding import Allowance, Candidate, Cut
 from penstock.core.power.trimming import Owed
-from penstock.core.telling.status import MAX_MESSAGE, steady, utc
+from penstock.core.telling.conditions import MAX_MESSAGE
+from penstock.core.telling.figures import steady, utc
 
 LOOK_SECONDS = 0.2
 """Pause between two looks: many turns pass while a meter says anything new."""

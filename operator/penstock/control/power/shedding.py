@@ -22,7 +22,7 @@ from penstock.core.placement.verdicts import Decision
 from penstock.core.power import pressure, shedding
 from penstock.core.power.pressure import Last, Watts
 from penstock.core.power.shedding import Allowance, Candidate, Cut, Shed
-from penstock.core.telling.status import utc
+from penstock.core.telling.figures import utc
 
 CREDIT_SECONDS = 15.0
 """What the meters still show of a pod that is gone counts as saved for so long after its node's first word since."""

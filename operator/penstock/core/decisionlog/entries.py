@@ -16,7 +16,7 @@ from penstock.core.residency.ceiling import Effective
 from penstock.core.residency.enforcement import Layer
 from penstock.core.residency.standing import Ceiling, Standing
 from penstock.core.residency.whereabouts import Sighting, broken
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 UNVERIFIED = "unverified"
 """In place of the layers of enforcement, where nobody has tried them."""

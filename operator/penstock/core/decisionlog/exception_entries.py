@@ -13,7 +13,7 @@ from penstock.core.decisionlog.record import Entry, Happening
 from penstock.core.residency.ceiling import Widening
 from penstock.core.residency.standing import Standing
 from penstock.core.residency.whereabouts import unrevised
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 
 class ExceptionState(StrEnum):

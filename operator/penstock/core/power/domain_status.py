@@ -10,9 +10,10 @@ from penstock.core.model import RightOfReturn
 from penstock.core.power.book import Statement
 from penstock.core.power.node_watts import HolderKind
 from penstock.core.power.standing import Standing
+from penstock.core.telling.conditions import Judgement, conditions
+from penstock.core.telling.figures import steady, utc
 from penstock.core.telling.outcomes import Outcome
 from penstock.core.telling.problem import Problem
-from penstock.core.telling.status import Judgement, conditions, steady, utc
 
 MAX_HOLDERS = 64
 MAX_RIGHTS = 256

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from penstock.api.inferencepool import LearnedDay, LearnedWatts
 from penstock.core.power.learning import DAY_SECONDS, MOST_ENTRIES, Day, Kind, Learned
-from penstock.core.telling.status import utc
+from penstock.core.telling.figures import utc
 
 
 def learned_watts(known: Mapping[Kind, Learned], now_time: float) -> tuple[LearnedWatts, ...]:

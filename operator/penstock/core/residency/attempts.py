@@ -23,7 +23,7 @@ from penstock.api.names import (
     VERIFICATION_NAME,
 )
 from penstock.core.residency.trying import Attempt, Prober
-from penstock.core.telling.status import utc
+from penstock.core.telling.figures import utc
 
 NOWHERE = "ZZ"
 """The country, operator, clearance and evidence that the law of the probes' namespace demands: no node has them."""

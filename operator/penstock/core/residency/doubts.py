@@ -25,7 +25,7 @@ from penstock.core.residency import iso, places
 from penstock.core.residency.places import Table
 from penstock.core.residency.proof import proven_time
 from penstock.core.telemetry import PlaceMark
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 _STEADY_LABELS = tuple(label for label in PLACE_LABELS if label != EVIDENCE_TIME_LABEL)
 """The time of the evidence is renewed in place."""

@@ -12,7 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from penstock.core.pool import Held
-from penstock.core.telling.status import MAX_MESSAGE, rfc3339
+from penstock.core.telling.conditions import MAX_MESSAGE
+from penstock.core.telling.figures import rfc3339
 
 LAYERS = (
     *("creation", "gate", "lift", "binding", "isolation"),

@@ -19,7 +19,8 @@ from penstock.api.stored import stored
 from penstock.core.model import Isolated, Node, Pod
 from penstock.core.residency import axes
 from penstock.core.residency.ceiling import Effective
-from penstock.core.telling.status import MAX_MESSAGE, utc
+from penstock.core.telling.conditions import MAX_MESSAGE
+from penstock.core.telling.figures import utc
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 MOST_SOURCES = 4

@@ -14,9 +14,10 @@ from penstock.core.residency.enforcement import OFF, REMEDY, Enforcement, Findin
 from penstock.core.residency.groups import Group
 from penstock.core.residency.places import LABEL_NODES
 from penstock.core.residency.standing import Standing
+from penstock.core.telling.conditions import MAX_MESSAGE, Judgement, conditions
+from penstock.core.telling.figures import rfc3339, utc
 from penstock.core.telling.outcomes import Outcome
 from penstock.core.telling.problem import Problem
-from penstock.core.telling.status import MAX_MESSAGE, Judgement, conditions, rfc3339, utc
 
 MOST_NOTES = 32
 MOST_TOLD = 4

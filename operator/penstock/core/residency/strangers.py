@@ -14,7 +14,8 @@ from penstock.core.pool import Pool
 from penstock.core.residency.ceiling import Effective, effective
 from penstock.core.residency.proof import proven_time
 from penstock.core.residency.whereabouts import meets
-from penstock.core.telling.status import MAX_MESSAGE, utc
+from penstock.core.telling.conditions import MAX_MESSAGE
+from penstock.core.telling.figures import utc
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,10 @@
-"""What a pool's status says, from what was found and decided.
-
-Written for somebody who was woken up: every False says what, why, by how much, and what would help.
-"""
+"""What a pool's status says, from what was found and decided."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Literal
 
 from penstock.api.inferencepool import (
     InferencePoolStatus,
@@ -21,7 +15,6 @@ from penstock.api.inferencepool import (
     Violation,
     Waiting,
 )
-from penstock.api.meta import Condition
 from penstock.api.names import POOL_LABEL
 from penstock.core.lifecycle import Verdict
 from penstock.core.model import Pod
@@ -31,16 +24,14 @@ from penstock.core.power.hurdles import Hurdle
 from penstock.core.power.thrift import declared_enough, utilized
 from penstock.core.residency import asking
 from penstock.core.telling.compliance import compliant
+from penstock.core.telling.conditions import MAX_MESSAGE, Judgement, conditions
+from penstock.core.telling.figures import steady, utc
 from penstock.core.telling.outcomes import Outcome
 
-MAX_MESSAGE = 1024
 MAX_WAITING_GROUPS = 16
 MAX_PLACEMENTS = 64
 MAX_SOURCES = 64
 MAX_NOTES = 16
-WATTS_STEP_RATIO = 0.05
-WATTS_STEP = 10.0
-"""A measured figure is written anew when it moved by more than both: a status must not change with every sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,37 +198,6 @@ def waiting_groups(waiting: Iterable[WaitingFact]) -> tuple[Waiting, ...]:
 # ------------------------------------------------------------------------------------------------------- conditions
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """One condition before it has times: its type, whether it holds, the reason and the sentence."""
-
-    type: str
-    holds: bool
-    reason: str
-    message: str
-
-
-def conditions(
-    judgements: Sequence[Judgement], previous: Iterable[Condition], generation: int, now_time: float
-) -> tuple[Condition, ...]:
-    """Conditions with their times: `lastTransitionTime` moves only when the status flips."""
-    before = {condition.type: condition for condition in previous}
-    return tuple(_condition(one, before.get(one.type), generation, now_time) for one in judgements)
-
-
-def _condition(one: Judgement, before: Condition | None, generation: int, now_time: float) -> Condition:
-    status: Literal["True", "False"] = "True" if one.holds else "False"
-    flipped = before is None or before.status != status
-    return Condition(
-        type=one.type,
-        status=status,
-        reason=one.reason,
-        message=one.message[:MAX_MESSAGE],
-        observed_generation=generation,
-        last_transition_time=utc(now_time) if flipped or before is None else before.last_transition_time,
-    )
-
-
 def _pool_judgements(facts: PoolFacts) -> list[Judgement]:
     return [
         _ready(facts),
@@ -364,29 +324,3 @@ def _disturbances(facts: PoolFacts) -> Iterable[tuple[str, str]]:
     if facts.slow_pods:
         names = ", ".join(facts.slow_pods[:8])
         yield Outcome.SCHEDULER_SLOW, f"kube-scheduler has not answered for {names}; look at kube-scheduler"
-
-
-# --------------------------------------------------------------------------------------------------------- figures
-
-
-def utc(time_seconds: float) -> datetime:
-    """Unix time as a time of the API: whole seconds of UTC."""
-    return datetime.fromtimestamp(int(time_seconds), UTC)
-
-
-def rfc3339(time_seconds: float) -> str:
-    """Unix time as an annotation spells it."""
-    return _spelled(int(time_seconds))
-
-
-@lru_cache(maxsize=1024)  # Whatever is told in one turn is of the same second.
-def _spelled(second: int) -> str:
-    return utc(second).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def steady(before: float | None, measured: float) -> float:
-    """A measured figure for a status: the one shown before, until it moved enough to be worth a write."""
-    if before is None:
-        return round(measured)
-    moved = abs(measured - before)
-    return round(measured) if moved > WATTS_STEP and moved > WATTS_STEP_RATIO * before else before

@@ -12,7 +12,7 @@ from ledger import BEGIN_TIME, EU, Ledger
 from penstock.cli import app
 from penstock.core.decisionlog.checkpoints import Checkpoints, write
 from penstock.core.residency.enforcement import LAYERS
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 DOCUMENT = Path(__file__).parents[4] / "docs/audit.md"
 EXIT_CODES = {"verify": 0, "where": 0, "prove": 1}

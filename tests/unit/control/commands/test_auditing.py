@@ -12,7 +12,7 @@ from ledger import BEGIN_TIME, Ledger
 from penstock.control.commands import auditing
 from penstock.core.decisionlog.checkpoints import Checkpoints, write
 from penstock.core.decisionlog.record import Entry, Happening, Head, file_name, seal
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import InvalidInput
 
 TIME = "2026-11-21T12:00:00Z"

@@ -25,7 +25,7 @@ from penstock.core.decisionlog.checkpoints import Checkpoints, write
 from penstock.core.decisionlog.history import tell
 from penstock.core.decisionlog.record import Happening
 from penstock.core.model import Isolated, Node, Phase, Pod
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import InvalidInput
 
 AT_20, AT_50 = rfc3339(BEGIN_TIME + 20), rfc3339(BEGIN_TIME + 50)

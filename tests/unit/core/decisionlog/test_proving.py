@@ -13,7 +13,7 @@ from penstock.api.names import COUNTRY_LABEL
 from penstock.core.decisionlog.history import tell
 from penstock.core.decisionlog.proving import Proof, Verdict, policies, prove
 from penstock.core.decisionlog.record import Happening
-from penstock.core.telling.status import rfc3339
+from penstock.core.telling.figures import rfc3339
 
 ASKED = {"source": EU, "demands": {"allowed": ["DE", "FR"]}, "enforced": True}
 WIDEN = {"policies": ["eu"], "widen": {"allowed": ["US"]}, "reason": "the site moves", "requester": "ann"}

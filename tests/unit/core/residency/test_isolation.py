@@ -7,7 +7,7 @@ import pytest
 from penstock.core.model import Isolated
 from penstock.core.residency import isolation
 from penstock.core.residency.isolation import LAST_TIME
-from penstock.core.telling.status import utc
+from penstock.core.telling.figures import utc
 
 
 def written(since: str) -> str:

@@ -12,15 +12,8 @@ from penstock.core.lifecycle import Ending, Verdict
 from penstock.core.model import PlacementRules, Residency
 from penstock.core.pool import Pool, Problem, RollCall, Template
 from penstock.core.power.hurdles import Hurdle, HurdleReason
-from penstock.core.telling.status import (
-    MAX_MESSAGE,
-    PlacedFact,
-    PoolFacts,
-    WaitingFact,
-    pool_status,
-    steady,
-    waiting_groups,
-)
+from penstock.core.telling.conditions import MAX_MESSAGE
+from penstock.core.telling.status import PlacedFact, PoolFacts, WaitingFact, pool_status, waiting_groups
 
 GERMANY = PlacementRules(residency=Residency(restricted=True, allowed_countries=frozenset({"DE"})))
 POOL = Pool(a.POOL, "uid-pool", generation=3, desired=2, rules=GERMANY, template=Template(), count=2)
@@ -273,20 +266,6 @@ def test_a_status_stays_within_its_schema_however_much_there_is_to_tell() -> Non
     assert InferencePoolStatus.model_validate(found.model_dump()) == found
     assert found.placed_replicas == 500
     assert max(len(one.message) for one in found.conditions) <= MAX_MESSAGE
-
-
-WATTS = {
-    "the first figure is shown": (None, 812.3, 812),
-    "a flicker is not worth a write": (1000.0, 1049.0, 1000.0),
-    "nor a few watts of little": (50.0, 59.0, 50.0),
-    "a step is": (1000.0, 1051.0, 1051),
-    "and so is falling to nothing": (1000.0, 0.0, 0),
-}
-
-
-@pytest.mark.parametrize(("before", "measured", "want"), WATTS.values(), ids=WATTS.keys())
-def test_steady(before: float | None, measured: float, want: float) -> None:
-    assert steady(before, measured) == want
 
 
 SCALED = {
