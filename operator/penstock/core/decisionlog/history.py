@@ -22,6 +22,8 @@ PUBLISHED_SECONDS = SILENT_HEARTBEATS * ALIVE_SECONDS
 """A leader that goes on publishes at least so often: it writes a line within half of it, and has the rest to tell."""
 LATE_SECONDS = 30.0
 """A line may be so much older than the one before it: it tells of an act, and the API server took its time."""
+MOMENT_SECONDS = 1.0
+"""Lines tell times to the second."""
 NOBODY_LED = "nobody led"
 CLOCKS = "the clocks do not agree"
 NO_TIME = 0.0
@@ -100,7 +102,9 @@ class History:
     """The last record."""
 
     def unwatched(self, from_time: float, until_time: float) -> tuple[Gap, ...]:
-        """The gaps of this time, clipped to it."""
+        """The gaps of this time, clipped to it; of a moment, those of the second that it begins."""
+        if until_time == from_time != NO_TIME:
+            until_time += MOMENT_SECONDS
         begin = until_time if self.from_time is None else min(self.from_time, until_time)
         known = [Gap(from_time, begin, "the log does not reach back to it"), *self.gaps]
         if until_time > self.until_time + self.silent_seconds:

@@ -178,6 +178,22 @@ GAPS: tuple[tuple[str, Ledger, tuple[int, int], list[tuple[int, int, str]]], ...
 )
 
 
+MOMENTS = (
+    ("before the log", -1, [(-1, 0, "the log does not reach back to it")]),
+    ("at its first census", 0, []),
+    ("while nobody led", 50, [(50, 51, "nobody led")]),
+    ("when the next leader had told everybody", 70, []),
+    ("long after its last line", 900, [(900, 901, "the log ends before it")]),
+)
+
+
+@pytest.mark.parametrize(("at", "expected"), [pytest.param(*row[1:], id=row[0]) for row in MOMENTS])
+def test_a_moment_is_the_second_that_it_begins(at: int, expected: list[tuple[int, int, str]]) -> None:
+    told = tell(Ledger().lead(0).alive(30).lead(70).alive(80).records)
+    found = told.unwatched(BEGIN_TIME + at, BEGIN_TIME + at)
+    assert [(*seconds(one.from_time, one.until_time), one.why) for one in found] == expected
+
+
 @pytest.mark.parametrize(("ledger", "asked", "expected"), [pytest.param(*row[1:], id=row[0]) for row in GAPS])
 def test_when_nobody_watched(ledger: Ledger, asked: tuple[int, int], expected: list[tuple[int, int, str]]) -> None:
     begin, end = (BEGIN_TIME + second for second in asked)
