@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from penstock.core.model import Pod, PoolKey
+from penstock.core.model import Mode, Pod, PoolKey
 from penstock.core.placement.fleet import Fleet
 from penstock.core.power.cappable import SAME_WATTS, Asked, Cappable
 from penstock.core.power.node_watts import LIMIT_TOLERANCE
@@ -189,9 +189,12 @@ def _waterline(figures: Iterable[float], excess: float) -> float:
 def _restore(
     able: Sequence[Cappable], needs: Mapping[str, Need], rooms: Mapping[str, Room], now_at: float
 ) -> dict[str, float]:
-    """New, higher limits by pod uid, the highest priority first; infinite where the cap ends."""
+    """New, higher limits by pod uid, the highest priority first; infinite where the cap ends.
+
+    Whom one domain keeps down holds others back in that domain alone, not in those above it.
+    """
     raised: dict[str, float] = {}
-    rising: dict[str, int] = {}
+    first: dict[str, int] = {}
     left = dict(rooms)
     for one in sorted(able, key=lambda each: (-each.pod.priority, each.rank)):
         if one.asked is None:
@@ -199,41 +202,32 @@ def _restore(
         if one.asked.watts < one.floor_watts - SAME_WATTS:
             raised[one.pod.uid] = one.floor_watts
             continue
-        first = all(rising.setdefault(name, one.pod.priority) == one.pod.priority for name, _ in one.factors)
-        if not first or now_at - one.asked.asked_at < RAISE_SECONDS or _needs(one, needs):
+        if any(first.get(name, one.pod.priority) != one.pod.priority for name, _ in one.factors):
             continue
         watts = one.asked.watts + RAISE_SHARE * one.top_watts
-        after = _room_after(one, watts, left)
-        if after is not None:
+        after = _room_after(one, watts - one.asked.watts, left)
+        short = [name for name, room in after.items() if _is_short(room, needs.get(name, Need()))]
+        for name in short or after:
+            first[name] = one.pod.priority
+        if not short and now_at - one.asked.asked_at >= RAISE_SECONDS:
             left |= after
             raised[one.pod.uid] = watts if watts < one.top_watts - SAME_WATTS else math.inf
     return raised
 
 
-def _needs(one: Cappable, needs: Mapping[str, Need]) -> bool:
-    found = (needs.get(name, Need()) for name, _ in one.factors)
-    return any(need.draw_watts > 0 or need.limit_watts > 0 for need in found)
+def _is_short(room: Room, need: Need) -> bool:
+    return need.draw_watts > 0 or need.limit_watts > 0 or room.draw_watts < 0 or room.limit_watts < 0
 
 
-def _room_after(one: Cappable, watts: float, rooms: Mapping[str, Room]) -> dict[str, Room] | None:
-    """Every domain's room once this limit is in force; None where one of them has too little.
-
-    A GPU at its limit may draw all that it regains.
-    """
-    if one.asked is None:
-        return None
-    regained = len(one.gpus) * (min(watts, one.top_watts) - one.asked.watts)
+def _room_after(one: Cappable, raised_watts: float, rooms: Mapping[str, Room]) -> dict[str, Room]:
+    """What is left of every domain's room once its limit is so much higher: a GPU may draw all that it regains."""
+    asked_watts = one.asked.watts if one.asked else one.top_watts
+    regained = len(one.gpus) * min(raised_watts, one.top_watts - asked_watts)
     after = {}
     for name, factor in one.factors:
         room = rooms.get(name, Room())
-        room = replace(
-            room,
-            draw_watts=room.draw_watts - factor * regained,
-            limit_watts=room.limit_watts - factor * LIMIT_TOLERANCE * regained,
-        )
-        if room.draw_watts < 0 or room.limit_watts < 0:
-            return None
-        after[name] = room
+        limit_watts = room.limit_watts - factor * LIMIT_TOLERANCE * regained
+        after[name] = Room(room.draw_watts - factor * regained, limit_watts)
     return after
 
 
@@ -269,7 +263,7 @@ def _kept(fleet: Fleet, asked: Mapping[str, Asked], judged: Collection[str]) -> 
 
 def _opted_in(fleet: Fleet, pod: Pod) -> bool:
     rules = fleet.context.pools.rules.get(PoolKey(pod.namespace, pod.pool))
-    return rules is not None and rules.min_cap_watts is not None
+    return rules is not None and rules.min_cap_watts is not None and rules.mode is not Mode.ADVISE
 
 
 def _above(figures: Iterable[float], line: float) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from builders import NOW_AT, domain, fleet, gpu, node, pod, telemetry
+from builders import NOW_AT, domain, fleet, gpu, labelled, node, pod, telemetry
 from penstock.core.model import (
     Cap,
     CappedGpu,
@@ -282,6 +282,43 @@ def test_nothing_rises_in_a_domain_that_needs_watts() -> None:
     assert limits(plan(house(told=told), 50, asked))["GPU-0"] == 300
 
 
+def risen_in_row_b(needs: dict[str, Need], rooms: dict[str, Room]) -> bool:
+    """Two rows of a site, both capped: what matters more runs in row-a, what matters less in row-b."""
+    gpus = tuple(busy(index, 500, limit_watts=500.0) for index in range(2))
+    told = [
+        telemetry(f"gpu-{at}", gpus, pods=(holds(name, 0, 1),), capper=capper())
+        for at, name in enumerate(("qwen-0", "llama-0"))
+    ]
+    found = fleet(
+        *(node(f"gpu-{at}", gpus=2, labels={"row": row}) for at, row in enumerate("ab")),
+        telemetries=told,
+        pods=[replica("qwen-0", QWEN, 100, node="gpu-0"), replica("llama-0", node="gpu-1")],
+        domains=[
+            domain("site", selector=None),
+            *(domain(f"row-{row}", parent="site", selector=labelled("row", row)) for row in "ab"),
+        ],
+        pools={LLAMA: OPTED_IN, QWEN: OPTED_IN},
+    )
+    able = cappable(found, BOTH_AT_500, NOW_AT)
+    return "uid-llama-0" in plan_caps(found, able, BOTH_AT_500, needs, rooms, NOW_AT).raised
+
+
+@pytest.mark.parametrize(
+    ("needs", "rooms", "rises"),
+    (
+        pytest.param({}, {}, False, id="the other rises first"),
+        pytest.param({"row-a": Need(limit_watts=1.0)}, {}, True, id="the other's own row needs watts"),
+        pytest.param({}, {"row-a": Room(0.0)}, True, id="the other's own row has no room"),
+        pytest.param({"site": Need(1.0)}, {}, False, id="the site needs watts"),
+        pytest.param({}, {"site": Room(69.0)}, False, id="the site has no room for the other"),
+    ),
+)
+def test_whom_his_own_row_keeps_capped_keeps_nobody_of_another_row_capped(
+    needs: dict[str, Need], rooms: dict[str, Room], *, rises: bool
+) -> None:
+    assert risen_in_row_b(needs, rooms) is rises
+
+
 # --------------------------------------------------------------------------------------------------------- what stays
 
 STANDING = tuple(Cap(f"GPU-{index}", 500, "search", "llama-0", "uid-llama-0") for index in (0, 1))
@@ -309,9 +346,16 @@ def test_a_cap_ends_with_its_pod() -> None:
     assert plan(ended, asked={"uid-llama-0": Asked(500, NOW_AT)}).asks == ()
 
 
-def test_a_cap_ends_when_its_pool_allows_it_no_longer() -> None:
+@pytest.mark.parametrize(
+    "rules",
+    (
+        pytest.param(PlacementRules(), id="it has no minimum any more"),
+        pytest.param(PlacementRules(min_cap_watts=300.0, mode=Mode.ADVISE), id="it only takes advice from now on"),
+    ),
+)
+def test_a_cap_ends_when_its_pool_allows_it_no_longer(rules: PlacementRules) -> None:
     told = report(holds("llama-0", 0, 1), caps=STANDING)
-    found = house(replica("llama-0"), told=told, rules={LLAMA: PlacementRules()})
+    found = house(replica("llama-0"), told=told, rules={LLAMA: rules})
     assert plan(found, asked={"uid-llama-0": Asked(500, NOW_AT)}).asks == ()
 
 
