@@ -262,6 +262,8 @@ class BudgetMemory(Model):
     """From when on it counts; left out: always."""
     previous_watts: Watts | None = None
     """The budget in force before it, without windows."""
+    after_watts: Watts | None = None
+    """What comes back at its end; left out: the budget in force before it."""
     judged: Word = ""
     """Of which limit, overhead, selector and windows it was last judged whether they look like a mistake."""
     confirm: Watts | None = None

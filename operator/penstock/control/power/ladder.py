@@ -163,7 +163,7 @@ class Ladders:
             self._shed(picture, now_at, now_time)
         if now_at - self._reached_at >= REACH_SECONDS:
             self._reached_at = now_at
-            self._reach(picture, drawn, now_at)
+            self._reach(picture, drawn, now_at, now_time)
         if capping:
             self._trim(picture.fleet, now_at, now_time)
 
@@ -292,12 +292,12 @@ class Ladders:
             self._able = self.shedder.candidates(picture)
         return self._able.get(name, ())
 
-    def _reach(self, picture: Picture, drawn: Draw, now_at: float) -> None:
+    def _reach(self, picture: Picture, drawn: Draw, now_at: float, now_time: float) -> None:
         """How low each domain could get whose budget comes down to less than it draws."""
         self._reachable_watts.clear()
         capped = cappable(picture.fleet, {}, now_at, self.capping.memo)
         for domain in picture.fleet.domains:
-            draw_watts, lowest = drawn.watts[domain.name], budget.floor_watts(domain.budget)
+            draw_watts, lowest = drawn.watts[domain.name], budget.lowest_ahead_watts(domain.budget, now_time)
             if lowest < draw_watts:
                 able = self._candidates(picture, domain.name)
                 reachable = shedding.reachable_watts(domain.name, draw_watts, able, capped)

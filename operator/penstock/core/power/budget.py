@@ -39,8 +39,8 @@ class Window:
 class Schedule:
     """One budget with everything that moves it. Times are Unix times.
 
-    `watts` counts from `effective_time` until `until_time`, `previous_watts` before and after. Without a previous one
-    there is nothing else to be in force, so `watts` always counts.
+    `watts` counts from `effective_time` until `until_time`, `previous_watts` before and after; `after_watts` after it
+    where that is another. Without a previous one there is nothing else to be in force, so `watts` always counts.
     """
 
     watts: float
@@ -48,12 +48,13 @@ class Schedule:
     effective_time: float = -math.inf
     until_time: float = math.inf
     windows: tuple[Window, ...] = ()
+    after_watts: float | None = None
 
     def base_at(self, at_time: float) -> float:
         """The budget without its windows."""
         if self.previous_watts is None or self.effective_time <= at_time < self.until_time:
             return self.watts
-        return self.previous_watts
+        return self.previous_watts if self.after_watts is None or at_time < self.until_time else self.after_watts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,14 @@ def lowest_watts(schedule: Schedule, from_time: float, until_time: float) -> flo
 def floor_watts(schedule: Schedule) -> float:
     """The lowest budget that the schedule ever asks for, leaving out what was in force before it."""
     return min([schedule.watts, *(window.watts for window in schedule.windows)])
+
+
+def lowest_ahead_watts(schedule: Schedule, now_time: float) -> float:
+    """The lowest budget that is still to come, or has come to stay: what is over counts no more."""
+    base = [schedule.base_at(max(now_time, schedule.effective_time))]
+    if now_time < schedule.until_time < math.inf:
+        base.append(schedule.base_at(schedule.until_time))
+    return min([*base, *(window.watts for window in schedule.windows)])
 
 
 def next_change(schedule: Schedule, now_time: float) -> Change | None:

@@ -192,7 +192,7 @@ def remember(budget: Budget, memory: BudgetMemory | None, now_time: float) -> Bu
     if _seen(budget) == _seen(memory):
         return memory
     before = memory.standing_watts or schedule(memory, ()).base_at(now_time)
-    return _timed(memory, budget, before, now_time)
+    return _timed(memory.model_copy(update={"after_watts": _returning(memory, now_time)}), budget, before, now_time)
 
 
 def schedule(memory: BudgetMemory, windows: tuple[Window, ...]) -> Schedule:
@@ -203,6 +203,7 @@ def schedule(memory: BudgetMemory, windows: tuple[Window, ...]) -> Schedule:
         effective_time=memory.counts_from.timestamp() if memory.counts_from else -math.inf,
         until_time=memory.until.timestamp() if memory.until else math.inf,
         windows=windows,
+        after_watts=memory.after_watts,
     )
 
 
@@ -247,6 +248,12 @@ def _in_doubt(one: Standing, in_force_watts: float | None) -> BudgetMemory:
 
 def _without_windows(spec: PowerDomainSpec) -> PowerDomainSpec:
     return spec.model_copy(update={"budget": spec.budget.model_copy(update={"windows": ()})})
+
+
+def _returning(memory: BudgetMemory, now_time: float) -> float | None:
+    """What comes back at the end of a budget that has one: who moves that end still gets it back."""
+    ends = memory.until.timestamp() if memory.until else -math.inf
+    return schedule(memory, ()).base_at(ends) if now_time < ends else None
 
 
 def _timed(memory: BudgetMemory, budget: Budget, before: float, now_time: float) -> BudgetMemory:

@@ -171,10 +171,18 @@ def test_how_low_a_domain_gets_is_said_before_the_cut_and_complained_of_where_th
     assert status.reason[: len(told) or None] == told
 
 
-def test_of_a_budget_that_no_cut_is_ahead_of_no_lowest_draw_is_said() -> None:
-    scene = Scene(*FULL, domains=(a.domain(),))
+NO_CUT_AHEAD = {
+    "a budget alone": a.domain(),
+    "a cut that is over": a.domain(schedule=Schedule(1_000.0, 10_000.0, effective_time=0.0, until_time=NOW_TIME)),
+}
+
+
+@pytest.mark.parametrize("domain", NO_CUT_AHEAD.values(), ids=NO_CUT_AHEAD.keys())
+def test_of_a_budget_that_no_cut_is_ahead_of_no_lowest_draw_is_said(domain: Domain) -> None:
+    scene = Scene(*FULL, domains=(domain,))
     scene.look()
     assert scene.status().lowest_reachable_watts is None
+    assert scene.status().reason == ""
 
 
 GRACES: dict[str, tuple[dict[str, float], float]] = {

@@ -15,6 +15,7 @@ from penstock.core.power.budget import (
     Window,
     first_firing,
     floor_watts,
+    lowest_ahead_watts,
     lowest_watts,
     next_change,
     watts_at,
@@ -145,6 +146,20 @@ def test_the_next_change_of_a_budget(told: str, schedule: Schedule, now: float, 
 
 def test_the_lowest_that_a_schedule_asks_for_counts_its_windows_and_not_what_was_before() -> None:
     assert floor_watts(Schedule(100.0, 10.0, 0.0, math.inf, (window(watts=70.0),))) == 70.0
+
+
+@pytest.mark.parametrize(
+    ("told", "schedule", "now", "watts"),
+    (
+        ("a cut that is announced", ANNOUNCED, 0.0, 70.0),
+        ("a cut that counts", ANNOUNCED, 1500.0, 70.0),
+        ("a cut that is over is not ahead", ANNOUNCED, 2000.0, 100.0),
+        ("what comes back behind a rise", Schedule(100.0, 70.0, 1000.0, 2000.0), 1500.0, 70.0),
+        ("a window", NIGHTLY, 0.0, 70.0),
+    ),
+)
+def test_the_lowest_budget_ahead(told: str, schedule: Schedule, now: float, watts: float) -> None:
+    assert lowest_ahead_watts(schedule, now) == watts, told
 
 
 @pytest.mark.parametrize("cron", ("0 0 30 2 *", "not a cron", "61 * * * *", "0 0 31 4,6,9,11 *"))

@@ -50,6 +50,17 @@ IN_FORCE: dict[str, tuple[Standing, tuple[tuple[float, float], ...]]] = {
         seen(spec(100), spec(70, {"effectiveAt": LATER, "until": MUCH_LATER})), ((HOUR, 70), (2 * HOUR, 100))),
     "an edit that comes before a cut counts starts from what is in force": (
         seen(spec(100), spec(70), spec(60), times=(NOW - 99, NOW - 10, NOW)), ((29, 100), (30, 60))),
+    "who moves the end of a cut under way gets back at the new end what was before it": (
+        seen(spec(100), spec(70, {"until": LATER}), spec(70, {"until": MUCH_LATER}), times=(NOW - 99, NOW - 60, NOW)),
+        ((0, 70), (HOUR, 70), (2 * HOUR, 100))),
+    "who deepens a cut under way does too, and never gets it back in between": (
+        seen(spec(100), spec(70, {"until": LATER}), spec(60, {"until": LATER}), times=(NOW - 99, NOW - 60, NOW)),
+        ((0, 70), (29, 70), (30, 60), (HOUR, 100))),
+    "a cut behind one that is over gets back what is in force": (
+        seen(
+            spec(100), spec(70, {"until": LATER}), spec(90), spec(60, {"until": MUCH_LATER}),
+            times=(NOW - 99, NOW - 60, NOW - 50, NOW)),
+        ((29, 90), (30, 60), (2 * HOUR, 90))),
     "other edits leave a cut under way alone": (
         seen(spec(100), spec(70), spec(70, staticWatts=1), times=(NOW - 99, NOW - 10, NOW)), ((19, 100), (20, 70))),
 }  # fmt: skip
