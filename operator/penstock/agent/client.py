@@ -56,6 +56,7 @@ class ReportedGpu(msgspec.Struct, rename="camel"):
 
 
 class _ReportedStatus(msgspec.Struct):
+    boot_id: str = msgspec.field(name="bootID", default="")
     gpus: list[ReportedGpu] | None = None
 
 
@@ -128,13 +129,14 @@ class GPUNodeClient(ApiSession):
         node = await self.read(f"/api/v1/nodes/{self._node_name}{query}", _METADATA_ONLY)
         return msgspec.json.decode(node, type=_Node).metadata
 
-    async def reported_gpus(self) -> Sequence[ReportedGpu]:
-        """What this node's agent reported last; nothing where none has."""
+    async def reported_gpus(self, boot_id: str) -> Sequence[ReportedGpu]:
+        """What this node's agent reported last in this boot; nothing where none has."""
         try:
             node = await self.read(f"{GPU_NODES}/{self._node_name}")
         except NotFound:
             return ()
-        return msgspec.json.decode(node, type=_Reported).status.gpus or ()
+        status = msgspec.json.decode(node, type=_Reported).status
+        return status.gpus or () if status.boot_id == boot_id else ()
 
     async def publish(self, patch: bytes) -> None:
         """Merge `patch` into `/status`; an object that is not there is made first.

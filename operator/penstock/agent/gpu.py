@@ -176,7 +176,7 @@ class Gpu:
     def _read_slow(self, now: float) -> None:
         self._slow_at = now
         self._scope = self._scope or self._find_scope()
-        self._state = read_state(self._calls)
+        self._state = read_state(self._calls).or_last(self._state)
         self._mig.look(enabled=bool(self._state.mig_mode))
 
     def _read_medium(self, now: float) -> None:

@@ -58,8 +58,11 @@ async def run(settings: AgentSettings) -> None:
 
 
 async def _recall(client: GPUNodeClient, xids: XidLog) -> None:
-    """An error counts until its GPU is reset, not until the agent is restarted."""
-    for gpu in await client.reported_gpus():
+    """An error counts until its GPU is reset, not until the agent is restarted. A boot resets every GPU.
+
+    The energy counter alone would not tell: of a GPU that was lost the last report has none.
+    """
+    for gpu in await client.reported_gpus(boot_id()):
         xids.recall(gpu.uuid, [Xid(xid.code, xid.at) for xid in gpu.xid_errors or ()], gpu.energy_joules)
 
 

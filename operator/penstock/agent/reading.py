@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 ActivitySource = Literal["GPM", "Utilization"]
@@ -73,6 +73,13 @@ class State:
     uncorrectable_ecc_errors: int | None = None
     remapped_rows: RemappedRows | None = None
     place: Place | None = None
+
+    def or_last(self, last: State) -> State:
+        """With what was said last where a call failed: what is unsaid is not sound."""
+        unsaid = {each.name: getattr(last, each.name) for each in fields(self) if getattr(self, each.name) is None}
+        if not self.fabric_state:
+            unsaid |= {"fabric_state": last.fabric_state, "fabric_fault": last.fabric_fault}
+        return replace(self, **unsaid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from penstock.agent.nvml import Driver
 from penstock.agent.reading import MigReading, Place, Reading, RemappedRows, State
 from penstock.errors import NvmlUnavailable
 from penstock.sim import faults
-from penstock.sim.nvml_state import MigDevice, NvmlState, Target
+from penstock.sim.nvml_state import DeviceState, MigDevice, NvmlState, Target
 
 SECOND_NS = 10**9
 NO_THROTTLING = (
@@ -236,6 +236,23 @@ def test_what_the_driver_asked_for_holds_until_it_says_otherwise(state: NvmlStat
     pacer.read_after(0)
     faults.fail(state, 0, Target.RECOVERY_ACTION, pynvml.NVML_ERROR_UNKNOWN)
     assert pacer.read_after(MEDIUM_SECONDS).recovery == "GPUReset"
+
+
+def suffering(device: DeviceState) -> None:
+    device.remapping_failed = device.remapping_pending = device.mig_enabled = 1
+    device.uncorrectable_ecc_errors = 3
+    device.fabric_state, device.fabric_status = 3, pynvml.NVML_ERROR_UNKNOWN
+
+
+@pytest.mark.parametrize("target", (Target.ECC, Target.REMAPPED_ROWS, Target.FABRIC, Target.MIG))
+def test_what_a_gpu_has_suffered_holds_while_the_call_that_tells_it_fails(
+    state: NvmlState, pacer: Pacer, target: Target
+) -> None:
+    with state.change(0) as device:
+        suffering(device)
+    seen = pacer.read_after(0).state
+    faults.fail(state, 0, target, pynvml.NVML_ERROR_UNKNOWN)
+    assert pacer.read_after(SLOW_SECONDS).state == seen
 
 
 def test_throttled_time_is_counted_by_reason(state: NvmlState, pacer: Pacer) -> None:

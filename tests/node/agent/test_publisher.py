@@ -110,6 +110,28 @@ async def agent(request: pytest.FixtureRequest) -> AsyncIterator[Agent]:
             await asyncio.wait_for(publishing, CEILING_SECONDS)
 
 
+@pytest.mark.parametrize(
+    ("boot_id", "known"),
+    (
+        pytest.param("this-boot", [79], id="this boot"),
+        pytest.param("the-boot-before", [], id="a boot resets every GPU"),
+    ),
+)
+async def test_errors_of_a_gpu_that_was_lost_are_known_to_the_next_agent_of(boot_id: str, known: list[int]) -> None:
+    lost = {"uuid": "GPU-0", "xidErrors": [{"code": 79, "at": "2026-03-01T00:00:00Z"}]}
+
+    async def tell(_: web.Request) -> web.Response:
+        return web.json_response({"status": {"bootID": boot_id, "gpus": [lost]}})
+
+    application = web.Application()
+    application.router.add_get("/apis/penstock.dev/v1alpha1/gpunodes/gpu-0", tell)
+    async with TestServer(application) as server:
+        access = Access(str(server.make_url("")).rstrip("/"), fixed_token="secret")
+        async with GPUNodeClient(access, "gpu-0") as client:
+            reported = await client.reported_gpus("this-boot")
+    assert [xid.code for gpu in reported for xid in gpu.xid_errors or ()] == known
+
+
 async def test_one_patch_per_publish_and_none_without_a_reason(agent: Agent) -> None:
     await agent.until(1)
     await asyncio.sleep(0.3)
