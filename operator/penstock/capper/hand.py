@@ -14,7 +14,7 @@ import msgspec
 from pynvml import NVMLError
 
 from penstock.agent.nvml import DRIVER_FAULTS, GPU_FAULTS
-from penstock.capper.decision import TOLERANCE_WATTS, Limits, Note, Order, Outcome, Verdict, decide, disown
+from penstock.capper.decision import TOLERANCE_WATTS, Ask, Limits, Note, Order, Outcome, Verdict, decide, disown
 from penstock.capper.limits import LimitedGpu, reason_of
 from penstock.capper.notebook import Notebook
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
 PACE_WINDOW_SECONDS = 60.0
+UNRESPONSIVE = "Unresponsive"
 RETRY_SECONDS = 30.0
 """A limit that the driver refused is not tried again sooner."""
 
@@ -102,12 +103,16 @@ class Hand(threading.Thread):
         self._leave = threading.Event()
 
     def finding(self, now: float) -> Finding | None:
-        """The latest finding, refused when it is overdue; None before the first."""
+        """The latest finding, refused when it is overdue and there is anything to do; None before the first."""
         latest = self._latest
         if latest is None or now - latest.taken_at <= PATIENCE_SECONDS:
             return latest
+        ask = self._desk.orders.of(latest.uuid).ask if self._desk.orders else None
+        if ask is None and latest.outcome in {None, Outcome.RESTORED}:
+            return latest
         told = f"NVML has not answered for more than {PATIENCE_SECONDS:g} s"
-        return replace(latest, outcome=Outcome.REFUSED, reason="Unresponsive", message=told)
+        overdue = replace(latest, outcome=Outcome.REFUSED, reason=UNRESPONSIVE, message=told)
+        return _asked(overdue, ask) if ask else overdue
 
     def stop(self) -> None:
         self._leave.set()
@@ -189,18 +194,22 @@ class Hand(threading.Thread):
             # That it was given back is told until something else is asked for.
             return replace(latest, taken_at=time.monotonic(), enforced_watts=limits.enforced_watts)
         ask, note = order.ask, verdict.note
-        return Finding(
+        found = Finding(
             uuid=uuid,
             taken_at=time.monotonic(),
             outcome=verdict.outcome,
             reason=verdict.reason,
             message=verdict.message,
-            requested_watts=ask.watts if ask else None,
             enforced_watts=limits.enforced_watts,
             baseline_watts=note.baseline_watts if note and not note.foreign else None,
-            pod=f"{ask.namespace}/{ask.pod}" if ask else "",
-            pod_uid=ask.pod_uid if ask else note.pod_uid if note else "",
+            pod_uid=note.pod_uid if note else "",
         )
+        return _asked(found, ask) if ask else found
+
+
+def _asked(found: Finding, ask: Ask) -> Finding:
+    """The finding with the limit that is asked for."""
+    return replace(found, requested_watts=ask.watts, pod=f"{ask.namespace}/{ask.pod}", pod_uid=ask.pod_uid)
 
 
 @dataclass

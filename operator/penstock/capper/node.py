@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from penstock.agent.nvml import Driver
-from penstock.capper.hand import Desk, Finding, Hand
+from penstock.capper.hand import UNRESPONSIVE, Desk, Finding, Hand
 from penstock.errors import NvmlUnavailable
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,13 @@ class NodeLimits(threading.Thread):
         if self.ident and not self.is_alive() and not self._leave.is_set():
             raise NvmlUnavailable("the thread that supervises NVML has died; its error is in the log above")
         found = (hand.finding(now) for hand in self._hands)
-        return tuple(finding for finding in found if finding is not None)
+        return tuple(self._explained(finding) for finding in found if finding is not None)
+
+    def _explained(self, finding: Finding) -> Finding:
+        """A GPU that does not answer because NVML is not there for any of them says so."""
+        if not self.fault or finding.reason != UNRESPONSIVE:
+            return finding
+        return replace(finding, reason="Paused" if self._paused else "NVMLUnavailable", message=self.fault)
 
     def pause(self, why: str) -> None:
         """Let go of every device until it is called with an empty reason. May be called again and again."""

@@ -13,7 +13,7 @@ import pytest
 from hand import NODE, Bench, ask
 from nvml.build import environment as library_environment
 from penstock.capper.decision import Mode, Order, Outcome
-from penstock.capper.hand import Finding
+from penstock.capper.hand import PATIENCE_SECONDS, Finding, Orders
 from penstock.capper.notebook import Notebook
 from penstock.sim import faults
 from penstock.sim.nvml_state import Target
@@ -272,6 +272,17 @@ def test_a_note_that_cannot_be_read_means_hands_off(bench: Bench) -> None:
     bench.restart()
     assert told(bench.release()) == (Outcome.HANDS_OFF, "UnreadableNote")
     assert bench.limit_watts == 500
+
+
+def test_a_gpu_that_does_not_answer_is_told_of_only_where_something_is_asked_of_it(bench: Bench) -> None:
+    later = bench.release().taken_at + PATIENCE_SECONDS + 1
+    found = bench.hand.finding(later)
+    assert found is not None
+    assert found.outcome is None
+    bench.desk.orders = Orders({}, Order(ask(400)))
+    asked = bench.hand.finding(later)
+    assert asked is not None
+    assert (asked.outcome, asked.reason, asked.pod_uid) == (Outcome.REFUSED, "Unresponsive", "uid-of-llama-0")
 
 
 def test_a_lost_gpu_is_told_and_its_note_kept(bench: Bench) -> None:

@@ -92,6 +92,7 @@ def test_while_the_gpu_operator_asks_for_the_devices_none_is_held(bench: Bench, 
     bench.desk.orders = Orders({}, Order(ask(400)))
     time.sleep(0.1)
     assert both_capped(bench), "nothing is set meanwhile"
+    assert outcomes(limits, PATIENCE_SECONDS + 1) == [(Outcome.REFUSED, "Paused")] * 2
     limits.pause("")
     until(lambda: bench.state.read(0).requested_limit_mw == 400_000)
 
