@@ -84,7 +84,7 @@ def on_broken_gpus(pods: Iterable[Pod], telemetry: Mapping[str, Telemetry]) -> t
     found = []
     for pod in pods:
         heard = telemetry.get(pod.node)
-        if heard is None or not pod.gpus:
+        if heard is None or not (pod.gpus or pod.parts):
             continue
         broken = {gpu.uuid: gpu for gpu in heard.gpus if ailment(gpu) in BROKEN}
         if not broken:

@@ -6,13 +6,15 @@ Times are seconds on two clocks, never mixed: `*_at` is the operator's own monot
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, SUBDIVISION_LABEL
+from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, MIG_RESOURCE_PREFIX, SUBDIVISION_LABEL
 from penstock.api.residencypolicy import Action
 from penstock.core.placement.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
 from penstock.core.power.budget import Schedule
@@ -38,6 +40,23 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 
 MOST_GPUS = 1024
 """More than any machine has: who asks for more fits nowhere anyway, and must cost nobody the time to count them."""
+
+
+SLICES_OF_A_GPU = 7
+_PART = re.compile(r"(?:[0-9]+c\.)?([1-7])g\..*")
+
+
+def parts_of_gpus(requests: Amounts) -> float:
+    """How much of whole GPUs is asked for as MIG devices: `nvidia.com/mig-3g.40gb` is 3/7 of one."""
+    found = (amount * _part(name) for name, amount in requests.items() if name.startswith(MIG_RESOURCE_PREFIX))
+    return min(sum(found), MOST_GPUS)
+
+
+@lru_cache(maxsize=256)
+def _part(resource: str) -> float:
+    """A size that we cannot read counts as a whole GPU."""
+    size = _PART.fullmatch(resource.removeprefix(MIG_RESOURCE_PREFIX))
+    return int(size[1]) / SLICES_OF_A_GPU if size else 1.0
 
 
 def _nothing() -> Amounts:
@@ -183,6 +202,11 @@ class Pod:
     @property
     def gpus(self) -> int:
         return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)
+
+    @property
+    def parts(self) -> float:
+        """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
+        return parts_of_gpus(self.requests)
 
     @property
     def place(self) -> str:
@@ -368,3 +392,8 @@ class Replica:
     @property
     def gpus(self) -> int:
         return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)
+
+    @property
+    def parts(self) -> float:
+        """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
+        return parts_of_gpus(self.requests)

@@ -179,6 +179,11 @@ def test_what_may_pass_by_itself(gpu: Gpu) -> None:
     assert on_broken_gpus([a.pod()], {"gpu-1": report}) == ()
 
 
+def test_one_with_a_mig_device_is_on_the_gpu_that_it_is_a_part_of() -> None:
+    part = a.pod(requests={"nvidia.com/mig-1g.18gb": 1})
+    assert [one.certain for one in on_broken_gpus([part], {"gpu-1": heard(0, pods=[MINE])})] == [True]
+
+
 def test_a_pod_without_gpus_is_not_meant_though_the_kubelet_said_nothing() -> None:
     assert on_broken_gpus([a.pod(gpus=0)], {"gpu-1": heard(0, pods=None)}) == ()
 

@@ -174,7 +174,8 @@ class Table:
         # others' reservations can cost more than that, so there every change is looked at.
         dearest = np.zeros(len(self.ledger.usable_watts))
         columns = self.ledger.fleet.columns
-        ceiling = np.maximum(self.hold.declared_watts or 0.0, columns.hard_watts) * max(1, self.example.gpus)
+        ceiling = np.maximum(self.hold.declared_watts or 0.0, columns.hard_watts)
+        ceiling = ceiling * max(1.0, self.example.gpus + self.hold.parts)
         np.maximum.at(dearest, columns.domain, ceiling[:, None] * columns.factor)
         return np.where(self.ledger.statistical, np.inf, dearest)
 
@@ -182,7 +183,7 @@ class Table:
         """Per domain what one replica may add; a domain that is over or held takes nothing, not even what costs
         nothing, but for a right of return.
         """
-        if not self.example.gpus:
+        if not self.example.gpus and not self.hold.parts:
             return np.full(len(self.ledger.usable_watts), np.inf)
         room, own_right = self.ledger.room_watts(self.example)
         return np.maximum(np.where(self.ledger.held, NOTHING_MORE, room), own_right)

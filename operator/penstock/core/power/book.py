@@ -18,7 +18,14 @@ from penstock.core.placement.evidence import Evidence
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.row import Row
 from penstock.core.power.budget import Change, next_change, watts_at
-from penstock.core.power.node_watts import HolderKind, NodePower, booked, pod_hold, reservation_watts_per_gpu
+from penstock.core.power.node_watts import (
+    HolderKind,
+    NodePower,
+    booked,
+    hardest_watts,
+    pod_hold,
+    reservation_watts_per_gpu,
+)
 
 SHOWN_WATTS = 1e-3
 """Less than this is what floating point loses, and no overhead."""
@@ -123,7 +130,7 @@ def reservation_watts(fleet: Fleet, pod: Pod) -> tuple[tuple[str, float], ...]:
     Its reservation in full, idle draw included, so that it suffices on a cooler node too.
     """
     at = fleet.position.get(pod.place)
-    if at is None or not pod.gpus:
+    if at is None or not (pod.gpus or pod.parts):
         return ()
     row = fleet.rows[at]
     held = ((rule, _held(fleet, row.power, rule, pod)) for rule in row.rules)
@@ -133,7 +140,7 @@ def reservation_watts(fleet: Fleet, pod: Pod) -> tuple[tuple[str, float], ...]:
 def held_watts(fleet: Fleet, pod: Pod) -> float:
     """What a placed pod's GPUs reserve, without overhead; zero for one whose node is unknown."""
     at = fleet.position.get(pod.place)
-    if at is None or not pod.gpus:
+    if at is None or not (pod.gpus or pod.parts):
         return 0.0
     row = fleet.rows[at]
     return max((_held(fleet, row.power, domain, pod) for domain in _rules_of(row)), default=0.0)
@@ -146,9 +153,12 @@ def _rules_of(row: Row) -> tuple[Domain, ...]:
 
 def _held(fleet: Fleet, power: NodePower, domain: Domain, pod: Pod) -> float:
     hold = pod_hold(fleet.context.pools, pod)
+    parts_watts = pod.parts * hardest_watts(power)
+    if not pod.gpus:
+        return parts_watts
     charged = [watts for other, watts in booked(power, domain) if other == hold]
     reserved = reservation_watts_per_gpu(hold, power, domain)
-    return pod.gpus * (sum(charged) / len(charged) if charged else reserved)
+    return parts_watts + pod.gpus * (sum(charged) / len(charged) if charged else reserved)
 
 
 class Accounts:

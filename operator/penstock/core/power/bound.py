@@ -6,30 +6,28 @@ admission only, and nobody is capped because a node fell silent.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from penstock.core.model import Gpu
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.row import Row
-from penstock.core.power.holding import counted
-from penstock.core.power.node_watts import LIMIT_TOLERANCE
+from penstock.core.power.holding import counted, holdings
+from penstock.core.power.node_watts import LIMIT_TOLERANCE, at_the_pdu
 
 
 def bound_watts(fleet: Fleet) -> Mapping[str, float]:
-    """Watts at its PDU by domain: its static load, and its nodes' overhead and GPUs.
+    """Watts at its PDU by domain: its static load and that of those below it, and its nodes' overhead and GPUs.
 
     A GPU that a pod holds counts its enforced limit × 1.03, one that nobody holds what it drew last.
     """
-    watts: Counter[str] = Counter()
-    for domain in fleet.domains:
-        watts[domain.name] += domain.static_watts  # type: ignore[assignment]  # Counter is typed for whole numbers
+    static = fleet.context.tree.totals([domain.static_watts for domain in fleet.domains])
+    watts = {domain.name: own for domain, own in zip(fleet.domains, static, strict=True)}
     for row in fleet.rows:
         if row.view.telemetry is None or not row.rules:
             continue
         gpu_watts = sum(_gpus(row))
         for rule in row.rules:
-            watts[rule.name] += rule.overhead_watts + (1.0 + rule.per_gpu_watt) * gpu_watts  # type: ignore[assignment]
+            watts[rule.name] += at_the_pdu(rule, gpu_watts)
     return watts
 
 
@@ -41,6 +39,7 @@ def _gpus(row: Row) -> Iterator[float]:
     held = {uuid for told in telemetry.pods or () if (told.namespace, told.name) in pods for uuid in told.uuids}
     # Whose GPU is not known may be any, so the highest limits are counted first.
     unnamed = max(0, sum(gpus for _, gpus in counted(row.view.pods)) - len(held))
+    unnamed += sum(bool(pod.parts) for pod in holdings(row.view.node, telemetry, row.view.pods).unknown)
     for gpu in sorted(telemetry.gpus, key=_limit_watts, reverse=True):
         named = gpu.uuid in held
         if named or unnamed > 0:

@@ -48,7 +48,8 @@ def holdings(node: Node, telemetry: Telemetry | None, pods: Iterable[Pod]) -> Ho
         for uuid, share in zip(one.gpus.uuids, one.gpus.shares or (1.0,) * len(one.gpus.uuids), strict=True):
             known[uuid] = (*known.get(uuid, ()), (one.pod, share))
     named = {one.pod.uid for one in joined}
-    return Holdings(known, tuple(pod for pod in pods if (pod.gpus or pod.claimed) and pod.uid not in named))
+    holding = (pod for pod in pods if pod.gpus or pod.claimed or pod.parts)
+    return Holdings(known, tuple(pod for pod in holding if pod.uid not in named))
 
 
 def counted(pods: Iterable[Pod]) -> Iterator[tuple[Pod, int]]:

@@ -115,7 +115,7 @@ class Ledger:
         self._power[row] = replace(after, pending=after.pending[: len(after.pending) - len(self._pending.get(row, ()))])
 
     def hold(self, replica: Replica) -> Hold:
-        return replica_hold(self.fleet.context.pools, replica.pool, replica.rules, replica.gpus, replica.template_hash)
+        return replica_hold(self.fleet.context.pools, replica.pool, replica.rules, replica)
 
     def room_watts(self, replica: Replica) -> tuple[Floats, Floats]:
         """Per domain: what this replica may add, and what it may add even where the domain is over or held."""
@@ -132,7 +132,8 @@ class Ledger:
         return np.array([*(owed.get(domain.name, 0.0) for domain in self.fleet.domains), 0.0])
 
     def added_watts(self, hold: Hold, gpus: int, rows: Rows | slice) -> tuple[Floats, Floats]:
-        """What `gpus` more GPUs cost: per row and domain column with overhead, and per row without.
+        """What `gpus` more GPUs cost, and its parts of some: per row and domain column with overhead, and per row
+        without.
 
         The second is what the replica adds to the GPUs' own draw in the node's first domain, or under `Hard` where it
         is in none.
@@ -140,11 +141,14 @@ class Ledger:
         domain, factor = self.fleet.columns.domain[rows], self.fleet.columns.factor[rows]
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
+        # Whatever GPU its MIG devices are on: they may be on one that draws nothing yet.
+        parts = hold.parts * self.fleet.columns.hard_watts[rows]
+        hard = hard + parts
         if not self._any_statistical:
             return hard[:, None] * factor, hard
         declared = hard
         if hold.declared_watts is not None:
-            declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1)
+            declared = np.maximum(hold.declared_watts - coolest, 0.0).sum(axis=1) + parts
         statistical = self.statistical[domain]
         gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
         self._settle_mixed(gpu_watts, hold, gpus, rows)
@@ -163,7 +167,8 @@ class Ledger:
 
     @staticmethod
     def _exact(power: NodePower, hold: Hold, gpus: int, rule: Domain) -> float:
-        after = replace(power, pending=(*power.pending, *((hold,) * gpus)))
+        parted = (*power.parted, hold) if hold.parts else power.parted
+        after = replace(power, pending=(*power.pending, *((hold,) * gpus)), parted=parted)
         if len(after.running) + len(after.pending) > len(after.planned_watts):
             return 0.0  # FreeGPUs refuses such a node.
         return charge_watts(after, rule) - charge_watts(power, rule)

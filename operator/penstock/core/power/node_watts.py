@@ -30,6 +30,7 @@ from penstock.core.model import (
     PlacementRules,
     Pod,
     PoolKey,
+    Replica,
     Telemetry,
 )
 from penstock.core.placement.evidence import Evidence, limit_until_at
@@ -72,6 +73,8 @@ class Hold:
     declared_watts: float | None = None
     foreign: str = ""
     """`namespace/name` of the pod where no pool of ours is the holder."""
+    parts: float = 0.0
+    """What it holds as MIG devices, in whole GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class NodePower:
     running: tuple[Hold, ...] = ()
     own: tuple[OwnGpu, ...] = ()
     pending: tuple[Hold, ...] = ()
+    parted: tuple[Hold, ...] = ()
+    """Pods with MIG devices on GPUs that nobody names, one entry for each pod."""
     now_watts: float = 0.0
     """The last measured draw."""
     placeable_gpus: int = 0
@@ -153,6 +158,7 @@ def node_power(
         running=(*(one.holds[0][0] for one in known), *running),
         own=known,
         pending=pending,
+        parted=tuple(pod_hold(pools, pod) for pod in held.unknown if pod.parts),
         now_watts=sum(gpu.power_watts or 0.0 for gpu in gpus),
         placeable_gpus=sum(is_placeable(gpu) for gpu in gpus) if fresh else 0,
     )
@@ -217,7 +223,23 @@ def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
     unstarted, waiting = power.unstarted_watts, len(power.pending)
     pending = _pair(power.pending, unstarted[:waiting], power, domain)
     unheld = ((None, watts) for watts in unstarted[waiting:])
-    return [*(entry for gpu, planned in own for entry in _share(gpu, planned, domain)), *running, *pending, *unheld]
+    whole = [*(entry for gpu, planned in own for entry in _share(gpu, planned, domain)), *running, *pending, *unheld]
+    return [*whole, *_parted(power, sum(watts for _, watts in whole))] if power.parted else whole
+
+
+def _parted(power: NodePower, charged_watts: float) -> Iterable[tuple[Hold | None, float]]:
+    """MIG devices of which nobody says on which GPU they are: each its part of a limit beside all that is charged
+    already, since it may be on the coolest, and together no more than would bring every GPU to its limit.
+    """
+    hard_watts = hardest_watts(power)
+    asked = hard_watts * sum(hold.parts for hold in power.parted)
+    room = max(0.0, hard_watts * len(power.planned_watts) - charged_watts)
+    return ((hold, hard_watts * hold.parts * min(1.0, room / asked)) for hold in power.parted if asked)
+
+
+def hardest_watts(power: NodePower) -> float:
+    """The highest enforced limit of the node's GPUs × 1.03."""
+    return max([power.hard_watts, *(gpu.hard_watts for gpu in power.own)])
 
 
 def _share(gpu: OwnGpu, planned_watts: float, domain: Domain) -> Iterable[tuple[Hold | None, float]]:
@@ -297,21 +319,22 @@ def pod_hold(pools: Pools, pod: Pod) -> Hold:
     pool = PoolKey(pod.namespace, pod.pool)
     rules = pools.rules.get(pool) if pod.pool else None
     if rules is None:
-        return Hold(FOREIGN, foreign=f"{pod.namespace}/{pod.name}")
-    return replica_hold(pools, pool, rules, pod.gpus, pod.template_hash)
+        return Hold(FOREIGN, foreign=f"{pod.namespace}/{pod.name}", parts=pod.parts)
+    return replica_hold(pools, pool, rules, pod)
 
 
-def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, gpus: int, template_hash: str) -> Hold:
+def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, one: Pod | Replica) -> Hold:
     """The same under rules of its own, which a waiting replica brings with it.
 
-    The larger of the declared and the learned watts; with neither it reserves the limit.
+    The larger of the declared and the learned watts; with neither, and of MIG devices, it reserves the limit.
     """
+    gpus, template_hash = one.gpus, one.template_hash
     learned = next((one for one in rules.learned if one.template_hash == template_hash), None)
     declared = rules.declared_watts
     if rules.mode is Mode.ADVISE or gpus <= 0 or (declared is None and not (learned and learned.everywhere)):
-        return Hold(pool)
+        return Hold(pool, parts=one.parts)
     known = (declared or 0.0) / gpus, learned.watts if learned else 0.0, pools.measured_watts.get(pool, 0.0)
-    return Hold(pool, max(known))
+    return Hold(pool, max(known), parts=one.parts)
 
 
 def started(pod: Pod) -> bool:

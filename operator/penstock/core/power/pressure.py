@@ -1,7 +1,7 @@
 """What each domain draws by the last word of its nodes, and what the end of a pod would take off it.
 
-A node that fell silent, or says what cannot be, goes on counting with what it drew last, as far as its GPUs are still
-held: so silence neither moves the draw, nor keeps it up when the replicas there have ended.
+A node that fell silent, or says what cannot be, goes on counting with what it drew last, less what those drew who have
+left since: so silence neither moves the draw, nor keeps it up when the replicas there have ended.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Believed:
     watts: Mapping[str, float] | None
     """What each of its GPUs drew when it last said so; None before the first report that can be believed."""
     sum_watts: float
-    """Of all its GPUs, as far as they are still held where it fell silent."""
+    """Of all its GPUs; where it fell silent, less what pods drew that have left since."""
+    held: int | None = None
+    """How many GPUs pods held when it last said so."""
     braked: bool = False
     hot: bool = False
 
@@ -65,13 +67,21 @@ def remembered(fleet: Fleet, last: Last) -> Last:
 
 
 def _believed(row: Row, before: Believed | None) -> Believed:
-    watts, telemetry = before.watts if before else None, row.view.telemetry
+    watts, held = (before.watts, before.held) if before else (None, None)
+    telemetry = row.view.telemetry
     if telemetry is None or row.evidence is not Evidence.FRESH:
-        return Believed(row, watts, _silent_watts(row, watts))
+        return Believed(row, watts, _silent_watts(row, watts, held), held)
     known = watts or {}
     said = {gpu.uuid: known.get(gpu.uuid) if gpu.power_watts is None else gpu.power_watts for gpu in telemetry.gpus}
     told = {uuid: one for uuid, one in said.items() if one is not None}
-    return Believed(row, told, sum(told.values()), _braked(telemetry), _hot(telemetry))
+    if before is None or not _is_of_the_same_report(row, before.row):
+        held = _held(row)  # Who left since then is in its figures still.
+    return Believed(row, told, sum(told.values()), held, _braked(telemetry), _hot(telemetry))
+
+
+def _is_of_the_same_report(row: Row, other: Row) -> bool:
+    one, another = row.view.telemetry, other.view.telemetry
+    return one is not None and another is not None and one.sequence == another.sequence
 
 
 def draw(fleet: Fleet, last: Last) -> Draw:
@@ -101,13 +111,14 @@ def savings(fleet: Fleet, pods: Iterable[Pod], last: Last = NOTHING_KNOWN) -> It
     known: dict[int, _Node] = {}
     for pod in pods:
         at = fleet.position.get(pod.node)
-        if at is None or not pod.gpus or not started(pod):
+        gpus = pod.gpus + pod.parts
+        if at is None or not gpus or not started(pod):
             yield {}
             continue
         row = fleet.rows[at]
         node = known.get(at) or known.setdefault(at, _node(row, last))
-        told = node.told_watts.get((pod.namespace, pod.name), node.watts_per_held_gpu * pod.gpus)
-        above_idle = max(0.0, told - pod.gpus * node.idle_watts)
+        told = node.told_watts.get((pod.namespace, pod.name), node.watts_per_held_gpu * gpus)
+        above_idle = max(0.0, told - gpus * node.idle_watts)
         yield {rule.name: (1.0 + rule.per_gpu_watt) * above_idle for rule in row.rules}
 
 
@@ -170,11 +181,14 @@ def _nameless(row: Row, last: Last) -> _Nameless:
     return _Nameless(sorted(watts, reverse=True), sum(gpus for pod, gpus in counted(held.unknown) if started(pod)))
 
 
-def _silent_watts(row: Row, believed: Mapping[str, float] | None) -> float:
+def _silent_watts(row: Row, believed: Mapping[str, float] | None, held_before: int | None) -> float:
+    """Who is left holds the hottest GPUs, those who left had the next; what drew without a pod goes on drawing.
+
+    Where nobody knows how many were held, all of them were.
+    """
     watts, held = sorted(_drawn_by(row, believed).values(), reverse=True), _held(row)
-    if held >= len(watts):
-        return sum(watts)
-    return sum(watts[:held]) + (len(watts) - held) * _idle_watts(row, watts)
+    left = max(0, min(len(watts) if held_before is None else held_before, len(watts)) - held)
+    return sum(watts[:held]) + left * _idle_watts(row, watts) + sum(watts[held + left :])
 
 
 def _idle_watts(row: Row, drawn: Iterable[float]) -> float:
@@ -201,7 +215,8 @@ def _drawn_by(row: Row, believed: Mapping[str, float] | None) -> Mapping[str, fl
 
 
 def _held(row: Row) -> int:
-    return sum(pod.gpus for pod in row.view.pods if started(pod))
+    whole = sum(gpus for pod, gpus in counted(row.view.pods) if started(pod))
+    return whole + sum(bool(pod.parts) and started(pod) for pod in row.view.pods)
 
 
 def _hot(telemetry: Telemetry) -> bool:

@@ -329,6 +329,30 @@ CASES = {
     "what asks for no GPU is placed in a domain on hold": Case(
         None, domains=[a.domain()], held=frozenset({"row-a"}), replica=a.replica(gpus=0)
     ),
+    "a MIG device that would pass the budget, whatever else is idle": Case(
+        Filter.WATTS,
+        Reason.INSUFFICIENT_POWER,
+        PARTED,
+        telemetry=a.telemetry(gpus=8),
+        domains=[a.domain(budget_watts=8 * 80.0 + 721.0 / 7 - 1)],
+        replica=a.replica(requests={PART: 1, "pods": 1}),
+    ),
+    "one that just fits": Case(
+        None,
+        node=PARTED,
+        telemetry=a.telemetry(gpus=8),
+        domains=[a.domain(budget_watts=8 * 80.0 + 721.0 / 7)],
+        replica=a.replica(requests={PART: 1, "pods": 1}),
+    ),
+    "a MIG device in a domain on hold": Case(
+        Filter.POWER_HOLD,
+        Reason.POWER_HOLD,
+        PARTED,
+        telemetry=a.telemetry(gpus=8),
+        domains=[a.domain()],
+        held=frozenset({"row-a"}),
+        replica=a.replica(requests={PART: 1, "pods": 1}),
+    ),
     "a node under back-off": Case(Filter.BACK_OFF, Reason.BACK_OFF, replica=a.replica(avoid=frozenset({"gpu-1"}))),
     "a node refused by several counts for the first in order": Case(
         Filter.HEALTHY,
@@ -370,6 +394,15 @@ def test_decisions_of_one_plan_keep_each_other_away() -> None:
     plan = placement.plan(a.fleet(*nodes), [replace(apart, key=key) for key in "abc"], (), 0.0)
     assert [(decision.replica.key, decision.node) for decision in plan.decisions] == [("a", "gpu-0"), ("b", "gpu-2")]
     assert [one.replica.key for one in plan.waiting] == ["c"]
+
+
+def test_of_two_mig_devices_in_one_plan_the_second_finds_the_watts_of_the_first_taken() -> None:
+    room = a.domain(budget_watts=8 * 80.0 + 1.5 * 721.0 / 7)
+    fleet = a.fleet(PARTED, telemetries=[a.telemetry(gpus=8)], domains=[room])
+    parts = [a.replica(key, requests={PART: 1, "pods": 1}) for key in "ab"]
+    plan = placement.plan(fleet, parts, (), 0.0)
+    assert [one.replica.key for one in plan.decisions] == ["a"]
+    assert [one.reason for one in plan.waiting] == [Reason.INSUFFICIENT_POWER]
 
 
 def test_a_decision_takes_its_host_port() -> None:

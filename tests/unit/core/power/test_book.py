@@ -240,6 +240,14 @@ def test_a_replica_takes_its_reservation_in_full_with_its_overhead() -> None:
     assert book.held_watts(fleet, a.pod(gpus=2)) == pytest.approx(2 * HARD)
 
 
+def test_one_with_a_mig_device_comes_back_to_its_part_of_the_limit() -> None:
+    domain = a.domain(per_gpu_watt=0.5)
+    part = a.pod(requests={"nvidia.com/mig-3g.71gb": 1})
+    fleet = a.fleet(a.node(gpus=4), pods=[part], domains=[domain])
+    assert dict(book.reservation_watts(fleet, part)) == {"row-a": pytest.approx(1.5 * 3 / 7 * HARD)}
+    assert book.held_watts(fleet, part) == pytest.approx(3 / 7 * HARD)
+
+
 def test_a_replica_whose_node_is_unknown_holds_nothing() -> None:
     fleet = a.fleet(a.node(gpus=4), domains=[a.domain()])
     assert book.reservation_watts(fleet, a.pod(node="gone")) == ()

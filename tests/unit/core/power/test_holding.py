@@ -43,6 +43,11 @@ def mig_pod(name: str) -> Pod:
     return a.pod(name, gpus=0)
 
 
+def sized(name: str, profile: str, **changed: Any) -> Pod:
+    """A pod that asks for one MIG device."""
+    return a.pod(name, requests={f"nvidia.com/mig-{profile}": 1}, **changed)
+
+
 @dataclass(frozen=True)
 class Case:
     """What a domain is charged for one node, and how many of its GPUs are free."""
@@ -161,6 +166,22 @@ CASES = {
     ),
     "a MIG GPU that draws more than that counts its draw": Case(
         500 + IDLE, 2, gpus(500, IDLE), [mig_pod("p")], (part("p", 1),)
+    ),
+    "MIG devices that nobody lists may be on GPUs that draw nothing": Case(
+        2 * IDLE + 3 / 7 * HARD, 2, gpus(IDLE, IDLE), [sized("p", "2g.35gb"), sized("q", "1c.1g.18gb")], None
+    ),
+    "beside those that are listed": Case(
+        IDLE_AT_MOST + 3 / 7 * (HARD - IDLE_AT_MOST) + 2 / 7 * HARD + IDLE,
+        2,
+        gpus(IDLE, IDLE),
+        [sized("p", "3g.71gb"), sized("q", "2g.35gb", node="", pin="gpu-1")],
+        (part("p", 3),),
+    ),
+    "together they never charge more than the limits of all GPUs": Case(
+        2 * HARD, 2, gpus(600, IDLE), [sized(name, "4g.71gb") for name in "pqrs"], None
+    ),
+    "one whose size nobody can read counts as a whole GPU": Case(
+        2 * IDLE + HARD, 2, gpus(IDLE, IDLE), [sized("p", "huge")], None
     ),
     "a GPU that a claim holds is not free, and charged as its pod's": Case(
         HARD + IDLE, 1, HOT_COLD, [claimer("p", "gpu-0")], (holds("p", "GPU-0", claims=("search/p",)),)

@@ -36,6 +36,11 @@ DRAWS: dict[str, tuple[Telemetry | None, tuple[Pod, ...], float]] = {
     "a node that fell silent goes on with its last word": (SILENT, (a.pod(gpus=4),), 4 * HOT + 4 * IDLE),
     "a silent node never draws more than it last said": (SILENT, (a.pod(gpus=8),), 4 * HOT + 4 * IDLE),
     "what ended on a silent node draws no more": (SILENT, (a.pod(gpus=2),), 2 * HOT + 6 * IDLE),
+    "a pod with a MIG device holds the GPU that it is on": (
+        SILENT,
+        (a.pod(requests={"nvidia.com/mig-1g.18gb": 1}),),
+        HOT + 7 * IDLE,
+    ),
     "a silent node that everybody left idles": (SILENT, (), 8 * IDLE),
     "a node that never spoke has no draw that anybody knows": (None, (a.pod(gpus=4),), 0.0),
 }
@@ -90,6 +95,46 @@ def test_what_cannot_be_believed_leaves_the_draw_at_the_last_good_word(lie: Tele
     assert pressure.saved_watts(fleet, pod, last) == pressure.saved_watts(good, pod)
 
 
+def after_silence(*pods: Pod) -> float:
+    """What is drawn on a silent node by these pods, of the two with two GPUs each that were there at its last word."""
+    both = (a.pod("pod-1", gpus=2), claimer("pod-2", "gpu-2", "gpu-3"))
+    last = pressure.remembered(a.fleet(a.node(), telemetries=[STOLEN], pods=both, domains=[a.domain()]), {})
+    silent = replace(STOLEN, heard_at=LONG_AGO_AT)
+    fleet = a.fleet(a.node(), telemetries=[silent], pods=pods, domains=[a.domain()])
+    return pressure.draw(fleet, pressure.remembered(fleet, last)).watts["row-a"]
+
+
+def claimer(name: str, *devices: str) -> Pod:
+    return a.pod(name, gpus=0, pool="", claimed=frozenset(devices))
+
+
+STOLEN = told(HOT, HOT, HOT, HOT, HOT, IDLE, IDLE, IDLE)
+"""Five GPUs are busy and pods hold four: somebody works on the fifth without one."""
+LEAVES: dict[str, tuple[tuple[Pod, ...], float]] = {
+    "all stay, a claimed GPU is held and work without a pod goes on": (
+        (a.pod("pod-1", gpus=2), claimer("pod-2", "gpu-2", "gpu-3")),
+        5 * HOT + 3 * IDLE,
+    ),
+    "what one drew that left is over, and nothing else": ((a.pod("pod-1", gpus=2),), 3 * HOT + 5 * IDLE),
+    "so is what one with claims drew": ((claimer("pod-2", "gpu-2", "gpu-3"),), 3 * HOT + 5 * IDLE),
+    "all have left, and work without a pod goes on": ((), HOT + 7 * IDLE),
+}
+
+
+def test_who_left_behind_the_last_word_of_a_node_draws_no_more_once_it_is_silent() -> None:
+    spoken = a.fleet(a.node(), telemetries=[told(*BUSY)], pods=[a.pod(gpus=4)], domains=[a.domain()])
+    left = a.fleet(a.node(), telemetries=[told(*BUSY)], domains=[a.domain()])
+    last = pressure.remembered(left, pressure.remembered(spoken, {}))
+    assert pressure.draw(left, last).watts["row-a"] == 4 * HOT + 4 * IDLE, "its last word counts"
+    silent = a.fleet(a.node(), telemetries=[SILENT], domains=[a.domain()])
+    assert pressure.draw(silent, pressure.remembered(silent, last)).watts["row-a"] == 8 * IDLE
+
+
+@pytest.mark.parametrize(("pods", "want"), LEAVES.values(), ids=LEAVES.keys())
+def test_silence_takes_off_the_draw_of_those_who_leave_and_of_nobody_else(pods: tuple[Pod, ...], want: float) -> None:
+    assert after_silence(*pods) == want
+
+
 def test_a_node_that_said_nothing_new_is_not_worked_out_again() -> None:
     fleet = a.fleet(a.node("gpu-1"), a.node("gpu-2"), telemetries=[GOOD], domains=[a.domain()])
     last = pressure.remembered(fleet, {})
@@ -133,6 +178,11 @@ SAVED: dict[str, tuple[Telemetry, Pod, float]] = {
         a.pod(gpus=2),
         2 * (HOT - 105.0),
     ),
+    "what the kubelet says of a MIG device, above its part of idle": (
+        told(*BUSY, pods=(PodGpus("search", "pod-1", ("GPU-0",), shares=(1 / 7,), watts=300.0),)),
+        a.pod(requests={"nvidia.com/mig-1g.18gb": 1}),
+        300.0 - IDLE / 7,
+    ),
     "a pod that did not start saves nothing": (told(*BUSY), a.pod(gpus=2, phase=Phase.PENDING), 0.0),
     "a pod without GPUs saves nothing": (told(*BUSY), a.pod(gpus=0), 0.0),
 }
@@ -145,7 +195,7 @@ def test_saved_watts(telemetry: Telemetry, pod: Pod, want: float) -> None:
     node = a.node(gpus=len(telemetry.gpus))
     fleet = a.fleet(node, telemetries=[telemetry], pods=[pod], domains=[site, row])
     saved = pressure.saved_watts(fleet, pod)
-    assert saved == ({"row-a": 1.5 * want, "site": 1.5 * want} if want else {})
+    assert saved == ({"row-a": pytest.approx(1.5 * want), "site": pytest.approx(1.5 * want)} if want else {})
 
 
 OWN = PodGpus("search", "pod-1", ("GPU-2", "GPU-3"))

@@ -92,6 +92,17 @@ def test_limits_bound_what_a_domain_can_draw(told: Any, gpus_watts: float) -> No
     assert bound_watts(found)["row"] == pytest.approx(1010 + 1.5 * gpus_watts)
 
 
+def test_a_mig_device_that_nobody_lists_may_be_on_the_gpu_with_the_highest_limit() -> None:
+    part = pod("part", requests={"nvidia.com/mig-1g.18gb": 1})
+    found = fleet(node(gpus=4), telemetries=[TOLD], pods=[pod("pod-1"), part], domains=[domain("row")])
+    assert bound_watts(found)["row"] == pytest.approx(1.03 * (900 + 700) + 75)
+
+
+def test_the_static_load_of_a_row_is_its_sites_too() -> None:
+    site, row = domain("site", static_watts=7.0), domain("row", parent="site", static_watts=10.0)
+    assert bound_watts(fleet(domains=[site, row])) == {"row": 10.0, "site": 17.0}
+
+
 # ------------------------------------------------------------------------------------- what is owed to whom is capped
 
 HALVED = (gpu(0, limit_watts=500.0), gpu(1, limit_watts=400.0), gpu(2, limit_watts=300.0), gpu(3))
