@@ -180,12 +180,12 @@ class Acts:
         return True
 
     async def isolate(self, pod: Pod, pool_uid: str, one: Isolated) -> bool:
-        """Take a replica out of traffic. False where it should be tried again."""
+        """Take a replica out of traffic. False where it is not: gone, or to be tried again as it is now."""
         patch = msgspec.json.encode(manifests.isolation_patch(pod, pool_uid, one))
         try:
             await self.client.patch(pod_path(pod), patch, STRATEGIC_PATCH)
         except (NotFound, Conflict):
-            return True
+            return False
         except (ApiError, *Unanswered) as error:
             log.warning("isolating %s/%s failed: %s", *_name(pod), error)
             return False

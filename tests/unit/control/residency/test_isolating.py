@@ -13,15 +13,31 @@ from penstock.api.residencypolicy import Action
 from penstock.cluster.objects import Service
 from penstock.cluster.parse.written import pool_object
 from penstock.cluster.state import ClusterState
+from penstock.control.acts import Acts as RealActs
+from penstock.control.decisionlog.recording import Recorder
 from penstock.control.picture import Picture
 from penstock.control.residency.isolating import RECHECK_SECONDS, Isolating
+from penstock.core.decisionlog.record import Entry
 from penstock.core.model import Isolated, PlacementRules, Pod, PoolKey, Residency
 from penstock.core.pool import Pool, RollCall, Template
 from penstock.core.residency.ceiling import Demand, Effective, effective
+from penstock.errors import ApiError, Conflict, NotFound
+from penstock.metrics import Metrics
 
 GERMAN = Residency(restricted=True, allowed_countries=frozenset({"DE"}))
 NOW_TIME = 1_795_262_400.0
 PORTLESS = {"template": {"spec": {"containers": [{"name": "server", "image": "s", "resources": {"limits": {}}}]}}}
+
+
+class Notes(Recorder):
+    """A recorder that keeps what it notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Entry] = []
+
+    def note(self, entry: Entry) -> None:
+        self.noted.append(entry)
 
 
 class Acts:
@@ -238,3 +254,20 @@ def test_whose_evidence_becomes_too_old_is_isolated_then_and_not_at_the_next_loo
         assert [one for one in desk.acts.done if one[0] == "isolate"] == does
     (told,) = desk.isolating.violations(a.POOL)
     assert (told.country, told.message) == ("DE", "node n1 (DE) is outside ResidencyPolicy/ours@1 by evidence-time")
+
+
+@pytest.mark.parametrize("status", (404, 409, 500))
+async def test_one_that_was_not_taken_out_of_traffic_is_not_recorded_as_if_it_was(status: int) -> None:
+    class Server:
+        async def patch(self, *_: object) -> bytes:
+            raise {404: NotFound, 409: Conflict}.get(status, ApiError)(status, "No", "no")
+
+    desk = Desk()
+    client: Any = Server()
+    acts = RealActs(client, desk.state, Metrics(), lambda: None, recorder=Notes())
+    desk.isolating.acts, begun = acts, list[Any]()
+    desk.isolating.spawn = begun.append
+    desk.look()
+    for act in begun:
+        await act
+    assert acts.recorder.noted == []
