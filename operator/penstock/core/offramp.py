@@ -30,13 +30,13 @@ from penstock.core.manifests import (
 from penstock.core.model import Node, Pod, PoolKey
 from penstock.core.nodelabels import LABELS
 from penstock.core.residency import Alternative
+from penstock.core.telling.figures import listed
 
 Law = tuple[Alternative, ...]
 """The alternatives of `core.residency`; empty: no place is lawful."""
 
 NO_LAW: Law = ((),)
 
-MOST_NAMED = 8
 MARKED = "penstock release --nodes takes our labels and the condition off"
 SILENT = "no agent reports there any more: penstock release --nodes deletes them"
 CAPPED = "power limits are asked for or not given back yet: penstock release --caps comes first"
@@ -170,12 +170,7 @@ def summary(errands: Sequence[Errand]) -> tuple[str, ...]:
     found: dict[str, list[str]] = defaultdict(list)
     for one in errands:
         found[one.waits_for or (MARKED if one.title.startswith("node/") else SILENT)].append(one.title)
-    return tuple(f"{_some(titles)}: {told}" for told, titles in found.items())
-
-
-def _some(titles: Sequence[str]) -> str:
-    more = f" and {len(titles) - MOST_NAMED} more" if len(titles) > MOST_NAMED else ""
-    return ", ".join(titles[:MOST_NAMED]) + more
+    return tuple(f"{listed(titles)}: {told}" for told, titles in found.items())
 
 
 def _clear_node(node: Node) -> Errand | None:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from penstock.api.inferencepool import Violation
 from penstock.core.pool import Pool
+from penstock.core.telling.figures import listed
 from penstock.core.telling.outcomes import Outcome
-
-MOST_NAMED = 8
 
 
 class Finding(NamedTuple):
@@ -26,7 +25,7 @@ def compliant(pool: Pool, placed: int, astray: Mapping[str, str], violations: Se
     """
     outside = {**astray, **{one.pod: one.message for one in violations if one.action != "Report"}}
     if outside:
-        told = "; ".join(f"{pod} {where}" for pod, where in sorted(outside.items())[:MOST_NAMED])
+        told = listed([f"{pod} {where}" for pod, where in sorted(outside.items())], between="; ")
         return Finding(False, Outcome.UNLAWFUL, f"outside the law: {told}")
     if pool.problems and not placed:
         return Finding(True, Outcome.INVALID_SPEC, "nothing is placed until the spec is mended")

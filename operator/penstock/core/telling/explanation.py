@@ -24,6 +24,7 @@ from penstock.core.power.ledger import Ledger
 from penstock.core.power.node_watts import budget_watts
 from penstock.core.residency import axes, law
 from penstock.core.residency.places import LABEL_NODES
+from penstock.core.telling.figures import listed
 
 REASONS: Mapping[Filter, Reason] = {
     Filter.LAWFUL_PLACE: Reason.NO_LAWFUL_PLACE,
@@ -43,7 +44,7 @@ REASONS: Mapping[Filter, Reason] = {
 _COMPACT = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 MOST_NAMED = 3
-"""Of more GPUs only the first are named."""
+"""Of more GPUs, taints or domains only the first are named."""
 MOST_DOMAINS = 4
 """Of more domains that lack watts only those that lack the fewest are named."""
 
@@ -132,7 +133,7 @@ def of_shed(waiting: Waiting, ledger: Ledger) -> Waiting:
         waiting,
         reason=Reason.SHED_BY_POWER,
         message=f"shed to keep a power budget; {waiting.message}",
-        would_fit=waiting.would_fit or (f"wait until {_some(held)} leaves hold" if held else ""),
+        would_fit=waiting.would_fit or (f"wait until {listed(held, MOST_NAMED)} leaves hold" if held else ""),
     )
 
 
@@ -208,7 +209,7 @@ def _repelling(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[
     tolerations = table.example.scheduling.tolerations
     found = {repels(fleet.rows[row].taints, tolerations) for row in rows.tolist()}
     keys = sorted({taint.key for taint in found if taint})
-    yield f"{number} cordoned" if keys == [CORDON.key] else f"{number} tainted with {_some(keys)}"
+    yield f"{number} cordoned" if keys == [CORDON.key] else f"{number} tainted with {listed(keys, MOST_NAMED)}"
 
 
 def _unmatched(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
@@ -269,7 +270,7 @@ def _too_busy(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[s
 
 def _on_hold(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[str]:
     held = [f"PowerDomain/{domain.name}" for domain in _held_domains(fleet, table.ledger, rows)]
-    yield f"{number} in {_some(held)}, whose draw is near its budget"
+    yield f"{number} in {listed(held, MOST_NAMED)}, whose draw is near its budget"
 
 
 def _held_domains(fleet: Fleet, ledger: Ledger, rows: Rows | slice) -> list[Domain]:
@@ -321,8 +322,3 @@ def _verb(number: int, one: str, many: str) -> str:
 
 def _gpus(number: int) -> str:
     return f"{number} GPU" if number == 1 else f"{number} GPUs"
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,12 +1,14 @@
-"""How times and measured figures are written where people read them."""
+"""How times, measured figures and many names are written where people read them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from penstock.api.meta import rfc3339 as spelled
 
+MOST_NAMED = 8
 WATTS_STEP_RATIO = 0.05
 WATTS_STEP = 10.0
 """A measured figure is written anew when it moved by more than both: a status must not change with every sample."""
@@ -33,3 +35,9 @@ def steady(before: float | None, measured: float) -> float:
         return round(measured)
     moved = abs(measured - before)
     return round(measured) if moved > WATTS_STEP and moved > WATTS_STEP_RATIO * before else before
+
+
+def listed(names: Sequence[str], most: int = MOST_NAMED, between: str = ", ") -> str:
+    """The first `most` names, and how many more there are: who reads `a, b` must be able to trust that it is all."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

@@ -25,7 +25,7 @@ from penstock.core.power.thrift import declared_enough, utilized
 from penstock.core.residency import asking
 from penstock.core.telling.compliance import compliant
 from penstock.core.telling.conditions import MAX_MESSAGE, Judgement, conditions
-from penstock.core.telling.figures import steady, utc
+from penstock.core.telling.figures import listed, steady, utc
 from penstock.core.telling.outcomes import Outcome
 
 MAX_WAITING_GROUPS = 16
@@ -269,14 +269,15 @@ def _within_budget(facts: PoolFacts) -> Judgement:
     if facts.over_budget:
         return Judgement("WithinPowerBudget", False, Outcome.OVER_BUDGET, "; ".join(facts.over_budget))
     if facts.without_domain:
-        told = f"no PowerDomain selects {', '.join(facts.without_domain[:8])}: its replicas there have no budget"
+        told = f"no PowerDomain selects {listed(facts.without_domain)}: its replicas there have no budget"
         return Judgement("WithinPowerBudget", True, Outcome.NO_DOMAIN, told)
     return Judgement("WithinPowerBudget", True, Outcome.WITHIN_BUDGET, "every domain in use is within its budget")
 
 
 def _fresh(stale_nodes: Sequence[str]) -> Judgement:
     if stale_nodes:
-        told = f"no fresh telemetry from {', '.join(stale_nodes[:8])}: nothing new is placed there; look at its agent"
+        remedy = "look at the agent there, or at the exporter where Prometheus is the source"
+        told = f"no fresh telemetry from {listed(stale_nodes)}: nothing new is placed there; {remedy}"
         return Judgement("TelemetryFresh", False, Outcome.STALE, told)
     return Judgement("TelemetryFresh", True, Outcome.FRESH, "every node in use reported within three heartbeats")
 
@@ -313,14 +314,14 @@ def _disturbances(facts: PoolFacts) -> Iterable[tuple[str, str]]:
     for verdict in facts.verdicts:
         yield verdict.ending, f"{verdict.pod.name}: {verdict.message}"
     if facts.roll.foreign:
-        names = ", ".join(pod.name for pod in facts.roll.foreign[:8])
+        names = listed([pod.name for pod in facts.roll.foreign])
         yield Outcome.FOREIGN_PODS, f"{names} carry this pool's label but are not its replicas: not placed, not counted"
     if facts.roll.grouped:
-        names = ", ".join(pod.name for pod in facts.roll.grouped[:8])
+        names = listed([pod.name for pod in facts.roll.grouped])
         yield Outcome.LEADER_WORKER_SET, f"{names} belong to a LeaderWorkerSet group, which Penstock cannot place yet"
     if facts.foreign_service:
         name = facts.pool.key.name
         yield Outcome.FOREIGN_SERVICE, f"a Service {name} that is not ours exists and is left alone; rename one of both"
     if facts.slow_pods:
-        names = ", ".join(facts.slow_pods[:8])
+        names = listed(facts.slow_pods)
         yield Outcome.SCHEDULER_SLOW, f"kube-scheduler has not answered for {names}; look at kube-scheduler"

@@ -182,6 +182,16 @@ TOLD = {
         ("nobody set a rule of residency that counts; status.residency.violations names",),
     ),
     "a node of no domain is named": (facts(without_domain=("gpu-1",)), "WithinPowerBudget", ("selects gpu-1",)),
+    "of many nodes that are silent the first are named, and the others counted": (
+        facts(stale_nodes=[f"gpu-{number}" for number in range(20)]),
+        "TelemetryFresh",
+        ("from gpu-0, gpu-1,", "gpu-7 and 12 more: nothing new is placed there", "where Prometheus is the source"),
+    ),
+    "and so are many replicas outside the law": (
+        facts(placed=[placed(f"r-{number:02}", lawful=False) for number in range(20)]),
+        "ResidencyCompliant",
+        ("r-07 on gpu-1 (DE) and 12 more",),
+    ),
     "who declares too little reads the field, the value, what was measured and what to write": (
         replace(DECLARING, raised_watts=480.0),
         "PowerDeclared",
