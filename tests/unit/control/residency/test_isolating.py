@@ -264,10 +264,11 @@ async def test_one_that_was_not_taken_out_of_traffic_is_not_recorded_as_if_it_wa
 
     desk = Desk()
     client: Any = Server()
-    acts = RealActs(client, desk.state, Metrics(), lambda: None, recorder=Notes())
+    recorder = Notes()
+    acts: Any = RealActs(client, desk.state, Metrics(), lambda: None, recorder=recorder)
     desk.isolating.acts, begun = acts, list[Any]()
     desk.isolating.spawn = begun.append
     desk.look()
     for act in begun:
         await act
-    assert acts.recorder.noted == []
+    assert recorder.noted == []
