@@ -178,7 +178,7 @@ GAPS: tuple[tuple[str, Ledger, tuple[int, int], list[tuple[int, int, str]]], ...
 )
 
 
-MOMENTS = (
+MOMENTS: tuple[tuple[str, int, list[tuple[int, int, str]]], ...] = (
     ("before the log", -1, [(-1, 0, "the log does not reach back to it")]),
     ("at its first census", 0, []),
     ("while nobody led", 50, [(50, 51, "nobody led")]),
