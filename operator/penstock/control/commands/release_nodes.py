@@ -20,7 +20,8 @@ from penstock.control.commands.release import (
 )
 from penstock.control.commands.release_caps import GPU_NODES, is_capped
 from penstock.control.commands.session import Target, connect
-from penstock.core.offramp import Errand, Report, clear_nodes, plan, summary
+from penstock.core.offramp import Errand, plan
+from penstock.core.offramp_nodes import Report, clear_nodes, summary
 from penstock.core.placement.evidence import HEARTBEATS_UNTIL_STALE
 from penstock.errors import NotFound
 
