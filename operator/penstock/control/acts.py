@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import aiohttp
 import msgspec
+from prometheus_client import Counter
 
 from penstock.api.names import GATE
 from penstock.cluster.client import JSON_PATCH, STRATEGIC_PATCH, KubeClient
@@ -30,12 +31,11 @@ log = logging.getLogger(__name__)
 Unanswered = (aiohttp.ClientError, TimeoutError)
 """No answer came: the request may or may not have been carried out."""
 
-
 Spawn = Callable[[Coroutine[object, object, None]], object]
 """Starts a supervised task: if it raises, the process ends."""
 
-
 REFUSED_PAUSE_SECONDS = 2.0
+"""How long a refused placement keeps its room: who says no says so again at once."""
 
 
 class Eviction(StrEnum):
@@ -167,17 +167,8 @@ class Acts:
 
         False where it should be tried again.
         """
-        pod = verdict.pod
-        try:
-            await self.client.delete(pod_path(pod), uid=pod.uid)
-        except (NotFound, Conflict):
-            return True
-        except (ApiError, *Unanswered) as error:
-            log.warning("deleting %s/%s failed: %s", *_name(pod), error)
-            return False
-        log.info("deleted %s/%s: %s", *_name(pod), verdict.message)
-        self.metrics.deleted_pods.labels(verdict.ending.value).inc()
-        return True
+        count = self.metrics.deleted_pods.labels(verdict.ending.value)
+        return await self._delete(verdict.pod, "deleted", verdict.message, count)
 
     async def isolate(self, pod: Pod, pool_uid: str, one: Isolated) -> bool:
         """Take a replica out of traffic. False where it is not: gone, or to be tried again as it is now."""
@@ -194,14 +185,19 @@ class Acts:
 
     async def drain(self, pod: Pod, why: str) -> bool:
         """Delete a pod within its own grace, whatever its PodDisruptionBudgets say. False: try again."""
+        return await self._delete(pod, "drained", why)
+
+    async def _delete(self, pod: Pod, done: str, why: str, count: Counter | None = None) -> bool:
         try:
             await self.client.delete(pod_path(pod), uid=pod.uid)
         except (NotFound, Conflict):
             return True
         except (ApiError, *Unanswered) as error:
-            log.warning("draining %s/%s failed: %s", *_name(pod), error)
+            log.warning("%s/%s could not be %s: %s", *_name(pod), done, error)
             return False
-        log.info("drained %s/%s: %s", *_name(pod), why)
+        log.info("%s %s/%s: %s", done, *_name(pod), why)
+        if count:
+            count.inc()
         return True
 
     async def evict(self, pod: Pod) -> EvictionOutcome:
