@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -87,6 +87,8 @@ class Acts:
     unrecorded: dict[PoolKey, str] = field(default_factory=dict)
     """Why a pool's placements cannot be recorded, while its law demands that they are."""
     foreign_services: set[PoolKey] = field(default_factory=set)
+    law_written: Callable[[str], Awaitable[None]] = lambda _: asyncio.sleep(0)
+    """Returns once the API server has taken the law of a namespace."""
     leaving: set[str] = field(default_factory=set)
     """Pods whose eviction was asked for and not refused, by uid: whoever asks next counts them as away."""
 
@@ -95,9 +97,11 @@ class Acts:
     async def lift(self, lift: Lift, seen_at: float, entry: Entry, *, audit_required: bool) -> None:
         """Send the one patch that places a pod. Its room was booked before; it is given back if the patch is refused.
 
-        `seen_at` is our monotonic time when the pod first appeared. Where a record is required the patch is sent once
-        `entry` is on disk, and never without.
+        `seen_at` is our monotonic time when the pod first appeared. The law under which it was decided is written on
+        its namespace first, since the API server judges the patch by what stands there. Where a record is required the
+        patch is sent once `entry` is on disk, and never without.
         """
+        await self.law_written(lift.pod.namespace)
         if not await self._on_record(lift, entry, required=audit_required):
             return
         patch = msgspec.json.encode(manifests.lift_patch(lift))

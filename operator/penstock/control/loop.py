@@ -140,6 +140,7 @@ class ControlLoop:
         self.reporter.learned = self.learning.written
         self.reporter.violations = self.isolating.violations
         self.law_reporter.strangers = self.isolating.strangers.violations
+        self.acts.law_written = self.marking.written
 
     async def run(self) -> None:
         """Turn for ever: at once when something changed, soon when agents reported, else every second."""

@@ -1,11 +1,15 @@
 """The law of each namespace, where the API server reads it: a label that demands it, and an annotation an axis.
 
+Whoever lifts a gate waits until it is `written`: what is lawful by now the API server takes only then.
+
 The label is never taken away here: only governance frees a namespace. One whose policies are all gone keeps the label
 and loses the annotations, and then nothing new is created or placed there until somebody has decided.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +33,8 @@ log = logging.getLogger(__name__)
 
 WRITTEN_BY = {"fieldManager": f"{FIELD_MANAGER}-law"}
 RETRY_SECONDS = 2.0
+WAIT_SECONDS = 2.0
+"""How long a lift waits for the law of its namespace: it is refused then, in the API server's own words."""
 LOOK_SECONDS = 30.0
 """From look to look where nothing changed: somebody may have written over it."""
 
@@ -46,27 +52,61 @@ class Marking:
     _next_at: dict[str, float] = field(default_factory=dict)
     _wanted: dict[str, tuple[Settled, Mapping[str, str]]] = field(default_factory=dict)
     """By namespace: from what it was made, and what is to stand there."""
+    _taken: dict[str, tuple[Namespace, Mapping[str, str]]] = field(default_factory=dict)
+    """By namespace, as it was then: what the API server took last."""
+    _unwritten: dict[str, asyncio.Event] = field(default_factory=dict)
+    """By namespace: set once the API server has taken what is to stand there."""
 
     def keep(self, laws: Laws, now_at: float) -> None:
         """Write what differs."""
         seen = (laws.version, self.state.namespace_changes)
         if seen == self._seen and not self._next_at and now_at - self._looked_at < LOOK_SECONDS:
             return
+        if now_at - self._looked_at >= LOOK_SECONDS:
+            self._taken.clear()
         self._seen, self._looked_at = seen, now_at
         self._next_at = {name: at for name, at in self._next_at.items() if at > now_at}
         for gone in self._wanted.keys() - self.state.namespaces.keys():
-            del self._wanted[gone]
+            self._let_go(gone)
         for name, found in self.state.namespaces.items():
-            ceiling = None if name == PROBE_NAMESPACE else laws.ceiling(name)
-            if ceiling is None or found.terminating or name in self._busy or name in self._next_at:
+            ceiling = None if name == PROBE_NAMESPACE or found.terminating else laws.ceiling(name)
+            # Policies that only audit narrow nothing: the API server has nothing to refuse.
+            if ceiling is None or not (ceiling.demands or LAW_LABEL in found.labels):
+                self._let_go(name)
                 continue
-            if not ceiling.demands and LAW_LABEL not in found.labels:
-                continue  # Policies that only audit narrow nothing: the API server has nothing to refuse.
-            wanted = self._annotations(laws, name, ceiling)
-            if found.labels.get(LAW_LABEL) != LAW_REQUIRED or found.law != wanted:
-                self._busy.add(name)
-                self._next_at[name] = now_at + RETRY_SECONDS
-                self.spawn(self._write(found, wanted))
+            self._keep(found, self._annotations(laws, name, ceiling), now_at)
+
+    async def written(self, namespace: str) -> None:
+        """Return once the API server has taken the law of a namespace as it is by now, or does not for a while."""
+        if (ahead := self._unwritten.get(namespace)) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await ahead.wait()
+
+    def _keep(self, found: Namespace, wanted: Mapping[str, str], now_at: float) -> None:
+        name = found.name
+        if (found.labels.get(LAW_LABEL) == LAW_REQUIRED and found.law == wanted) or self._is_taken(found, wanted):
+            self._acknowledge(name)
+            return
+        self._unwritten.setdefault(name, asyncio.Event())
+        if name not in self._busy and name not in self._next_at:
+            self._busy.add(name)
+            self._next_at[name] = now_at + RETRY_SECONDS
+            self.spawn(self._write(found, wanted))
+
+    def _is_taken(self, found: Namespace, wanted: Mapping[str, str]) -> bool:
+        """Whether this was written down already, and the watch has shown nothing since."""
+        before, taken = self._taken.get(found.name, (None, {}))
+        return before is found and taken == wanted
+
+    def _acknowledge(self, name: str) -> None:
+        if (ahead := self._unwritten.pop(name, None)) is not None:
+            ahead.set()
+
+    def _let_go(self, name: str) -> None:
+        self._wanted.pop(name, None)
+        self._taken.pop(name, None)
+        self._acknowledge(name)
 
     def _annotations(self, laws: Laws, name: str, ceiling: Effective) -> Mapping[str, str]:
         settled, known = laws.settled(name), self._wanted.get(name)
@@ -82,8 +122,17 @@ class Marking:
             log.warning("the law of namespace %s is not written down: %s", found.name, error)
         else:
             log.info("the law of namespace %s is written down: %s", found.name, dict(wanted) or "nothing is allowed")
+            self._take(found, wanted)
         finally:
             self._busy.discard(found.name)
+
+    def _take(self, found: Namespace, wanted: Mapping[str, str]) -> None:
+        self._taken[found.name] = found, wanted
+        self._next_at.pop(found.name, None)
+        if self._wanted.get(found.name, (None, wanted))[1] == wanted:
+            self._acknowledge(found.name)
+        self._seen = (-1, -1)  # The law may have moved on meanwhile.
+        self.state.rouse()
 
 
 def _annotations(laws: Laws, name: str, ceiling: Effective) -> Mapping[str, str]:

@@ -100,6 +100,19 @@ async def test_where_a_record_is_required_it_is_on_disk_before_the_gate_is_lifte
     assert api.patched == [[f"{POD.namespace}/llama-1"]]
 
 
+async def test_the_law_is_written_on_the_namespace_before_the_gate_is_lifted(tmp_path: Path) -> None:
+    acts, api = desk(tmp_path, Recorder())
+    said = list[tuple[str, int]]()
+
+    async def written(namespace: str) -> None:
+        await asyncio.sleep(0)
+        said.append((namespace, len(api.patched)))
+
+    acts.law_written = written
+    await _lift(acts, required=False)
+    assert (said, len(api.patched)) == ([(POD.namespace, 0)], 1)
+
+
 async def test_where_a_required_record_cannot_be_written_nothing_is_placed_and_the_pool_says_why(
     tmp_path: Path,
 ) -> None:

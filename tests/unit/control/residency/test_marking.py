@@ -131,3 +131,102 @@ def test_a_write_that_is_refused_is_tried_again_at_a_pace(desk: Desk) -> None:
     assert len(desk.turn(0.0)) == 1
     assert desk.turn(RETRY_SECONDS / 2) == []
     assert len(desk.turn(RETRY_SECONDS + 0.1)) == 1
+
+
+def test_an_edit_behind_one_that_was_just_written_down_is_written_at_once(desk: Desk) -> None:
+    desk.policy(allowed=["DE"])
+    assert len(desk.turn(0.0)) == 1
+    assert desk.turn(0.1) == [], "the watch does not show it yet"
+    desk.policy(allowed=["DE"], denied=["FR"], operator={"denied": ["US"]})
+    (again,) = desk.turn(0.2)
+    assert again["annotations"]["law.penstock.dev/operator"] == "!US"
+
+
+def test_what_somebody_writes_over_it_at_once_is_written_again_at_once(desk: Desk) -> None:
+    desk.policy(allowed=["DE"])
+    (written,) = desk.turn(0.0)
+    desk.namespace({LAW_LABEL: LAW_REQUIRED}, {**written["annotations"], "law.penstock.dev/country": "US"})
+    assert [one["annotations"]["law.penstock.dev/country"] for one in desk.turn(0.1)] == ["DE"]
+
+
+class Pending:
+    """A desk whose API server answers when it is told to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.answers, self.acts = desk, list[asyncio.Future[bytes]](), list[asyncio.Task[None]]()
+        server: Any = self
+        desk.marking.client, desk.marking.spawn = server, self._spawn
+
+    async def patch(self, *_: object) -> bytes:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+    def _spawn(self, act: Coroutine[Any, Any, None]) -> None:
+        self.acts.append(asyncio.ensure_future(act))
+
+    async def turn(self, at: float) -> None:
+        self.desk.turn(at)
+        await asyncio.sleep(0)
+
+    async def answer(self, error: Exception | None = None) -> None:
+        answer = self.answers.pop(0)
+        if error is None:
+            answer.set_result(b"{}")
+        else:
+            answer.set_exception(error)
+        await self.acts.pop(0)
+
+
+async def _is_written(desk: Desk) -> bool:
+    waits = asyncio.ensure_future(desk.marking.written("bank"))
+    await asyncio.sleep(0)
+    done = waits.done()
+    waits.cancel()
+    return done
+
+
+async def test_a_law_is_written_once_the_api_server_has_taken_its_last_edit(desk: Desk) -> None:
+    pending = Pending(desk)
+    assert await _is_written(desk), "there is none"
+    desk.policy(allowed=["DE"])
+    await pending.turn(0.0)
+    assert not await _is_written(desk)
+    desk.policy(allowed=["DE"], operator={"denied": ["US"]})
+    await pending.turn(0.1)
+    await pending.answer()
+    assert not await _is_written(desk), "that was the law before"
+    await pending.turn(0.2)
+    assert not await _is_written(desk)
+    await pending.answer()
+    assert await _is_written(desk)
+    await pending.turn(0.3)
+    assert await _is_written(desk), "though the watch does not show it yet"
+
+
+async def test_whoever_waits_for_a_law_that_is_refused_goes_on_after_a_while(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.control.residency.marking.WAIT_SECONDS", 0.001)
+    pending = Pending(desk)
+    desk.policy(allowed=["DE"])
+    await pending.turn(0.0)
+    await pending.answer(ApiError(403, "Forbidden", "no"))
+    assert not await _is_written(desk)
+    async with asyncio.timeout(10.0):
+        await desk.marking.written("bank")
+
+
+async def test_nobody_waits_for_a_namespace_that_is_gone_or_free(desk: Desk) -> None:
+    pending = Pending(desk)
+    for ends in ("gone", "free"):
+        desk.policy(allowed=["DE"])
+        await pending.turn(0.0)
+        assert not await _is_written(desk)
+        await pending.answer(ApiError(500, "No", "later"))
+        if ends == "gone":
+            desk.state.delete_namespace("bank")
+        else:
+            desk.policy(allowed=["DE"], mode="Audit")
+        await pending.turn(100.0)
+        assert await _is_written(desk)
+        desk.namespace({}, {})
