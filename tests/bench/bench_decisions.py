@@ -14,7 +14,7 @@ import numpy as np
 
 import builders as a
 from bench.figures import Figure, show
-from penstock.core.model import Domain, PlacementRules, PoolKey, Replica, Residency
+from penstock.core.model import Domain, PoolKey, Replica, Residency
 from penstock.core.placement import choice as placement
 from penstock.core.placement.fleet import Fleet
 from penstock.core.telling import explanation
@@ -22,7 +22,7 @@ from penstock.core.telling import explanation
 LIMITS = {1_000: 10_000.0, 10_000: 4_000.0}
 CLASSES = 10
 ROUNDS = 3
-GERMANY = PlacementRules(residency=Residency(restricted=True, allowed_countries=frozenset({"DE", "FR"})))
+GERMANY = Residency(restricted=True, allowed_countries=frozenset({"DE", "FR"}))
 SIZES = (1, 2, 4, 8)
 RACKS, LINES, HALLS = 352, 43, 4
 LEAST_TREE_RATIO = 0.8
@@ -62,14 +62,14 @@ def _row(name: str, nodes: int) -> Domain:
 
 
 def one_class(count: int) -> list[Replica]:
-    asked = a.replica(gpus=2, rules=GERMANY)
+    asked = a.replica(gpus=2, residency=GERMANY)
     return [replace(asked, key=f"r-{at:05}", since_time=float(at)) for at in range(count)]
 
 
 def ten_classes(count: int) -> list[Replica]:
     """Ten pools of four sizes that ask in turn, so that every table must catch up with all others' decisions."""
     pools = [PoolKey("team", f"pool-{at}") for at in range(CLASSES)]
-    asked = [a.replica(gpus=SIZES[at % 4], pool=pool, rules=GERMANY) for at, pool in enumerate(pools)]
+    asked = [a.replica(gpus=SIZES[at % 4], pool=pool, residency=GERMANY) for at, pool in enumerate(pools)]
     return [replace(asked[at % CLASSES], key=f"r-{at:05}", since_time=float(at)) for at in range(count)]
 
 

@@ -28,10 +28,12 @@ from penstock.control.decisionlog.recording import Recorder
 from penstock.core.decisionlog import entries
 from penstock.core.decisionlog.record import Entry, Happening
 from penstock.core.manifests import Lift
+from penstock.core.model import PlacementRules
 from penstock.core.placement import choice as placement
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.verdicts import Decision
 from penstock.core.pool import Pool
+from penstock.core.residency.ceiling import Effective
 from penstock.core.telling import explanation
 from penstock.metrics import Metrics
 from rig.controlplane import ControlPlane
@@ -48,7 +50,7 @@ LEAST_RATE_RATIO = 0.8
 PATH_NODES = 1_000
 TURNS, TURN_REPLICAS = 40, 50
 IN_FLIGHT, ANSWER_SECONDS = 32, 0.002
-OWNER = Pool(a.POOL, "uid", 1, desired=1, rules=GERMANY)
+OWNER = Pool(a.POOL, "uid", 1, desired=1, rules=PlacementRules(), law=Effective(GERMANY))
 LEADS = {"PENSTOCK_LEASE_SECONDS": "60", "PENSTOCK_RENEW_SECONDS": "40"}
 """No round ends because the machine was busy."""
 WAITERS = 100

@@ -15,7 +15,7 @@ from penstock.api.names import (
     EVIDENCE_TIME_LABEL,
     OPERATOR_LABEL,
 )
-from penstock.core.model import PlacementRules, Residency
+from penstock.core.model import Residency
 from penstock.core.placement.affinity import meets
 from penstock.core.placement.choice import plan
 from penstock.core.residency import alternatives, contradicts_itself, iso, law
@@ -117,7 +117,7 @@ def test_the_planner_places_nobody_outside_the_law(history: History) -> None:
         return
     nodes = [replace(history.node(), name=f"m{number}") for number in range(3)]
     found = effective(history.demands(2)).residency
-    asked = [a.replica(f"r{number}", rules=PlacementRules(residency=found)) for number in range(3)]
+    asked = [a.replica(f"r{number}", residency=found) for number in range(3)]
     decided = plan(a.fleet(*nodes), asked, [], NOW_TIME)
     inside = {node.name for node in nodes if lawful(found, node)}
     assert {decision.node for decision in decided.decisions} <= inside

@@ -74,7 +74,7 @@ def is_as_read_anew(world: World, anew: Laws) -> None:
     for key, pool in world.picture.pools.items():
         found = anew.of(key, pool.own)
         assert (pool.law, pool.standing_law) == (found.placing, found.running)
-        assert pool.rules.residency == found.placing.residency
+        assert pool.residency == found.placing.residency
         spec = world.state.pools[key].spec
         assert spec is not None
         own = reading.pool(spec.residency, anew.known_groups)

@@ -77,6 +77,7 @@ class World:
     pods: dict[str, Pod] = field(default_factory=dict)
     domains: list[Domain] = field(default_factory=list)
     pools: dict[PoolKey, PlacementRules] = field(default_factory=dict)
+    laws: dict[PoolKey, Residency] = field(default_factory=dict)
     waiting: dict[str, Replica] = field(default_factory=dict)
     rights: tuple[RightOfReturn, ...] = ()
     born: int = 0
@@ -88,7 +89,8 @@ class World:
             world.add_node(f"gpu-{at}")
         world.domains = [world.domain(name) for name in ("row-a", "row-b")[: world.dice.randint(0, 2)]]
         world.grow_tree(random.Random(f"tree {number}"))
-        world.pools = {key: world.rules() for key in POOLS}
+        for key in POOLS:
+            world.laws[key], world.pools[key] = world.law(), world.rules()
         for _ in range(world.dice.randint(0, 3)):
             world.add_pod()
         return world
@@ -173,7 +175,7 @@ class World:
             self.domains.append(above)
         self.domains.sort(key=lambda one: one.name)
 
-    def rules(self) -> PlacementRules:
+    def law(self) -> Residency:
         dice = self.dice
         allowed = dice.choice((None, frozenset({"DE"}), frozenset({"DE", "US"})))
         law = Residency(
@@ -183,8 +185,11 @@ class World:
             denied_countries=dice.choice((frozenset(), frozenset({"FR"}))),
             denied_subdivisions=dice.choice((frozenset(), frozenset({"US-VA"}))),
         )
+        return law if dice.random() < 0.6 else Residency()
+
+    def rules(self) -> PlacementRules:
+        dice = self.dice
         return PlacementRules(
-            residency=law if dice.random() < 0.6 else Residency(),
             gpu_products=frozenset({a.H200}) if dice.random() < 0.2 else frozenset(),
             declared_watts=dice.choice((None, 300.0, 900.0)),
             spread=(SoftSpread("zone"),) if dice.random() < 0.3 else (),
@@ -236,6 +241,7 @@ class World:
             gpus=dice.choice((1, 1, 2, 4, 8)),
             pool=pool,
             rules=self.pools[pool],
+            residency=self.laws[pool],
             scheduling=self.scheduling(),
             labels={"app": "x"},
             priority=dice.choice((0, 0, 10)),
@@ -313,7 +319,7 @@ class World:
         for pod in there:
             taken.update(pod.requests)
         room = all(node.allocatable.get(name, 0) - taken[name] >= amount for name, amount in replica.requests.items())
-        lawful = residency.law(replica.rules.residency, node) is not None
+        lawful = residency.law(replica.residency, node) is not None
         repelled = bool(node.taints) or any(pod.scheduling.anti_affinity for pod in there)
         return room and lawful and not repelled and node.name not in replica.avoid
 
@@ -392,9 +398,9 @@ def test_no_replica_is_placed_outside_the_law_or_on_a_node_that_is_not_well() ->
             for decision in plan.decisions:
                 node = fleet.node(decision.node)
                 assert node is not None
-                law = residency.law(decision.replica.rules.residency, node)
+                law = residency.law(decision.replica.residency, node)
                 assert law == decision.law
-                if decision.replica.rules.residency.restricted:
+                if decision.replica.residency.restricted:
                     assert node.labels.get(COUNTRY_LABEL)
                 assert node.ready
                 assert not node.cordoned

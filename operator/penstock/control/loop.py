@@ -287,7 +287,7 @@ class ControlLoop:
 
     def _let_through(self, replica: Replica, advice: Decision | None, now_at: float, now_time: float) -> None:
         """Advise: the gate is lifted with the law and no pin, whatever the planner would have chosen."""
-        rules, ages = replica.rules.residency, replica.rules.residency.evidence_max_age_seconds is not None
+        rules, ages = replica.residency, replica.residency.evidence_max_age_seconds is not None
         # A column that nobody asked for would be kept up to date from then on.
         times = self.picture.fleet.label(EVIDENCE_TIME_LABEL).present if ages else ()
         law, proven = residency.alternatives(rules), proof.not_outdated(rules, times, now_time)

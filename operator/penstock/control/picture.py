@@ -22,11 +22,11 @@ from penstock.control.power.domains import Domains
 from penstock.control.residency.doubting import Doubting
 from penstock.control.residency.laws import Laws, Running
 from penstock.core import intent
-from penstock.core.model import Domain, LearnedWatts, PlacementRules, Pod, PoolKey, Residency
+from penstock.core.model import Domain, LearnedWatts, PlacementRules, Pod, PoolKey
 from penstock.core.placement.fleet import Fleet, NodeView
 from penstock.core.pool import Held, Pool, Problem, RollCall, Template, roll_call
 from penstock.core.residency import doubts, reading, strangers
-from penstock.core.residency.ceiling import NO_ACTION, Effective
+from penstock.core.residency.ceiling import Effective
 from penstock.core.residency.standing import NEVER_UNDER_A_LAW
 from penstock.errors import UNREADABLE, InvalidInput
 
@@ -158,12 +158,14 @@ class Picture:
         """Every replica that has a place, in these namespaces, and every stranger: an edit would end them too."""
         replicas = ((key, pod) for key in self._within(namespaces) for pod in self.rolls[key].bound)
         beside = ((strangers.pool_of(pod), pod) for pod in self.strangers(namespaces))
-        return tuple(Running(key, pod, self.state.nodes.get(pod.node)) for key, pod in (*replicas, *beside))
+        placed = ((key, pod, self.state.nodes.get(pod.node)) for key, pod in (*replicas, *beside))
+        return tuple(Running(key, pod, node) for key, pod, node in placed if node is not None)
 
     def strangers(self, namespaces: Collection[str]) -> Iterator[Pod]:
         """The bound pods of these namespaces that concern the law and are in no pool."""
+        replicas = {pod.uid for key in self._within(namespaces) for pod in self.rolls[key].bound}
         for pod in (pod for name in namespaces for pod in self.state.pods_by_namespace.get(name, {}).values()):
-            if pod.node and not pod.terminating and self.is_stranger(pod):
+            if pod.node and pod.uid not in replicas and not pod.terminating and self.is_stranger(pod):
                 yield pod
 
     def is_stranger(self, pod: Pod) -> bool:
@@ -273,11 +275,10 @@ class Picture:
             problems = (*problems, Problem(error.field, str(error.value), error.remedy))
         if problems:
             return replace(base, problems=tuple(problems))
-        rules = intent.rules(found.spec, self.laws.known_groups)
         return replace(
             base,
             desired=found.spec.replicas,
-            rules=rules,
+            rules=intent.rules(found.spec),
             own=read.found,
             notes=read.notes,
             template=template,
@@ -307,10 +308,8 @@ class Picture:
         for key in touched:
             if key not in self.pools:
                 self._charged.pop(key, None)
-                continue
-            rules = replace(self.pools[key].rules, residency=Residency(), on_violation=NO_ACTION)
-            if self._charged.get(key) != rules:
-                self._charged[key] = rules
+            elif self._charged.get(key) != self.pools[key].rules:
+                self._charged[key] = self.pools[key].rules
 
     def _view(self, name: str) -> NodeView | None:
         node = self.state.nodes.get(name)
@@ -324,13 +323,7 @@ class Picture:
 
 def _under(pool: Pool, placing: Effective, running: Effective, held: Held | None) -> Pool:
     """The pool under this law."""
-    rules = replace(
-        pool.rules,
-        residency=reading.NOWHERE if held else placing.residency,
-        demands=tuple((one.source, one.residency) for one in placing.demands),
-        on_violation=running.on_violation,
-    )
-    return replace(pool, law=placing, held=held, standing_law=running, rules=rules)
+    return replace(pool, law=placing, standing_law=running, held=held)
 
 
 def _read_left(text: str) -> _Left:

@@ -16,27 +16,15 @@ from penstock.api.selector import LabelSelector
 from penstock.core.model import Domain, Guarantee, Mode, PlacementRules, SoftSpread
 from penstock.core.placement.scheduling import LabelRule, Operator, Requirement
 from penstock.core.power.budget import Window, first_firing
-from penstock.core.residency import reading
-from penstock.core.residency.ceiling import strictest
-from penstock.core.residency.groups import NO_GROUPS, Groups
 from penstock.core.telling.problem import Problem
-from penstock.errors import InvalidInput
 
 SOME_TIME = 1.75e9
 """A moment to ask for the next opening: an expression that ever fires does within the years behind it."""
 
 
-def rules(spec: InferencePoolSpec, groups: Groups = NO_GROUPS) -> PlacementRules:
-    """What a pool asks of the place of each replica. Raises InvalidInput with the first of its `problems`.
-
-    `groups` are the JurisdictionGroups in force. What policies ask beside is none of this: see `residency.ceiling`.
-    """
-    for problem in problems(spec, groups):
-        raise InvalidInput(problem.field, problem.value, problem.remedy)
-    own = reading.pool(spec.residency, groups).found
+def rules(spec: InferencePoolSpec) -> PlacementRules:
+    """What a pool asks of the place of each replica, beside its pod template and what `residency.reading` reads."""
     return PlacementRules(
-        residency=own.residency,
-        on_violation=strictest((own.on_violation,)),
         gpu_products=frozenset(spec.gpu.products),
         gpu_memory_bytes=ceil(quantity.parse(spec.gpu.min_memory)) if spec.gpu.min_memory is not None else 0,
         declared_watts=spec.power.watts_per_replica if spec.power else None,
@@ -46,11 +34,6 @@ def rules(spec: InferencePoolSpec, groups: Groups = NO_GROUPS) -> PlacementRules
         spread=tuple(SoftSpread(wish.topology_key, wish.max_skew) for wish in spec.placement.spread),
         mode=Mode(spec.placement.mode),
     )
-
-
-def problems(spec: InferencePoolSpec, groups: Groups = NO_GROUPS) -> tuple[Problem, ...]:
-    """Everything in the spec that its author must change before a replica can be placed by it."""
-    return reading.pool(spec.residency, groups).problems
 
 
 def domain(name: str, spec: PowerDomainSpec) -> Domain:

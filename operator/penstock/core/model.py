@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, MIG_RESOURCE_PREFIX, SUBDIVISION_LABEL
-from penstock.api.residencypolicy import Action
 from penstock.core.placement.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
 from penstock.core.power.budget import Schedule
 from penstock.core.telemetry import (
@@ -298,13 +297,8 @@ class LearnedWatts:
 
 @dataclass(frozen=True, slots=True)
 class PlacementRules:
-    """What a pool asks of the place of each replica, beside its pod template."""
+    """What a pool asks of the place of each replica, beside its pod template and the law."""
 
-    residency: Residency = Residency()
-    demands: tuple[tuple[str, Residency], ...] = field(default=(), compare=False)
-    """Who demands what of that: each source by its name."""
-    on_violation: Action = "Drain"
-    """What happens to a replica whose place stops being lawful."""
     gpu_products: frozenset[str] = frozenset()
     gpu_memory_bytes: int = 0
     declared_watts: float | None = None
@@ -376,6 +370,10 @@ class Replica:
     pool: PoolKey
     rules: PlacementRules
     requests: Amounts
+    residency: Residency = Residency()
+    """Where the law lets it be."""
+    demands: tuple[tuple[str, Residency], ...] = field(default=(), compare=False)
+    """Who demands what of that: each source by its name."""
     scheduling: Scheduling = Scheduling()
     labels: Labels = field(default_factory=_no_labels)
     priority: int = 0

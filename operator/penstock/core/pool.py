@@ -9,6 +9,7 @@ from penstock.api.names import NODE_NAME_FIELD, PLACE_LABELS
 from penstock.core.model import Amounts, PlacementRules, Pod, PoolKey, Replica, Residency
 from penstock.core.placement.scheduling import Labels, NodeTerm, Scheduling
 from penstock.core.residency.ceiling import NO_LAW, SPEC, Demand, Effective
+from penstock.core.residency.reading import NOWHERE
 from penstock.core.telling.problem import Problem
 
 __all__ = ["Held", "Pool", "Problem", "RollCall", "Template", "as_born", "replacement", "replicas", "roll_call"]
@@ -76,6 +77,16 @@ class Pool:
     @property
     def adopts(self) -> bool:
         return self.template is None
+
+    @property
+    def residency(self) -> Residency:
+        """Where its new replicas may be."""
+        return NOWHERE if self.held else self.law.residency
+
+    @property
+    def demands(self) -> tuple[tuple[str, Residency], ...]:
+        """Who demands what of that: each source by its name."""
+        return tuple((one.source, one.residency) for one in self.law.demands)
 
     def owns(self, pod: Pod) -> bool:
         """Whether the pod is a replica of this pool, and not one that only borrows its label."""
@@ -163,6 +174,8 @@ def replacement(pool: Pool, pod: Pod, now_time: float) -> Replica:
         pool=pool.key,
         rules=pool.rules,
         requests=born.requests,
+        residency=pool.residency,
+        demands=pool.demands,
         scheduling=born.scheduling,
         labels=born.labels,
         priority=born.priority,
@@ -191,6 +204,8 @@ def _from_pod(pool: Pool, pod: Pod, avoid: frozenset[str], *, shed: bool) -> Rep
         pool=pool.key,
         rules=pool.rules,
         requests=pod.requests,
+        residency=pool.residency,
+        demands=pool.demands,
         scheduling=pod.scheduling,
         labels=pod.labels,
         priority=pod.priority,
@@ -209,6 +224,8 @@ def _virtual(pool: Pool, template: Template, ordinal: int, avoid: frozenset[str]
         pool=pool.key,
         rules=pool.rules,
         requests=template.requests,
+        residency=pool.residency,
+        demands=pool.demands,
         scheduling=template.scheduling,
         labels=template.labels,
         priority=template.priority,

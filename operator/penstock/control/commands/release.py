@@ -21,13 +21,14 @@ from penstock.cluster.templates import list_holders
 from penstock.control.commands.answers import put, screen
 from penstock.control.commands.session import Target, connect
 from penstock.control.residency.laws import recalled_group
-from penstock.core import intent, residency
+from penstock.core import residency
 from penstock.core.model import PoolKey, Residency
 from penstock.core.offramp import Errand, Law, OffRamp, Scene, Step, plan
+from penstock.core.residency import reading
 from penstock.core.residency.annotations import of_pool
 from penstock.core.residency.ceiling import narrowed
 from penstock.core.residency.groups import Group, Groups
-from penstock.errors import ApiError, Conflict, Forbidden, InvalidInput, NotFound, PenstockError
+from penstock.errors import ApiError, Conflict, Forbidden, NotFound, PenstockError
 
 OURS = f"/apis/{GROUP}/{VERSION}"
 ROUNDS = 20
@@ -131,11 +132,10 @@ def _group(raw: msgspec.Raw) -> tuple[str, Group | None]:
 
 def _law(key: PoolKey, spec: InferencePoolSpec, known: Groups, namespaces: Iterable[Namespace]) -> Law | None:
     """Every way for the pool to be lawful; None where what it says cannot be read: that holds up nobody else's pods."""
-    try:
-        own = intent.rules(spec, known).residency
-    except InvalidInput:
+    read = reading.pool(spec.residency, known)
+    if read.problems:
         return None
-    return _under(key, own, namespaces)
+    return _under(key, read.found.residency, namespaces)
 
 
 def _under(key: PoolKey, own: Residency, namespaces: Iterable[Namespace]) -> Law:

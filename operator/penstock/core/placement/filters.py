@@ -32,9 +32,9 @@ from penstock.core.residency.terms import satisfies
 def lawful_place(fleet: Fleet, replica: Replica) -> Bools:
     """The node's proven place is inside the pool's law."""
     lawful = np.zeros(len(fleet.rows), dtype=np.bool_)
-    for alternative in alternatives(replica.rules.residency):
+    for alternative in alternatives(replica.residency):
         lawful |= _all_of(fleet, alternative, satisfies)
-    return lawful & fleet.consistent_place if replica.rules.residency.restricted else lawful
+    return lawful & fleet.consistent_place if replica.residency.restricted else lawful
 
 
 def healthy(fleet: Fleet, replica: Replica) -> Bools:
@@ -76,7 +76,7 @@ def gpu_model(fleet: Fleet, replica: Replica) -> Bools:
 
 def lately_proven(ledger: Ledger, replica: Replica, rows: Rows | slice) -> Iterator[Bools]:
     """The node's place was proven as lately as the law asks. Here and not among those by node: it goes by the clock."""
-    max_age_seconds = replica.rules.residency.evidence_max_age_seconds
+    max_age_seconds = replica.residency.evidence_max_age_seconds
     if max_age_seconds is not None:
         proven = ledger.fleet.label(EVIDENCE_TIME_LABEL)
         young = (lately(max_age_seconds, proven.values[code], ledger.now_time) for code in proven.codes[rows].tolist())

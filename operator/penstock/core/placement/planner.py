@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from penstock.core.model import PlacementRules, PoolKey, Replica
+from penstock.core.model import PlacementRules, PoolKey, Replica, Residency
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.scheduling import Scheduling
 from penstock.core.placement.scores import unusable_gpus
@@ -23,6 +23,7 @@ class ReplicaClass(NamedTuple):
     pool: PoolKey
     rules: PlacementRules
     requests: tuple[tuple[str, int], ...]
+    residency: Residency
     scheduling: tuple[object, ...]
     labels: tuple[tuple[str, str], ...]
     avoid: frozenset[str]
@@ -78,7 +79,7 @@ class Planner:
             replica=replica,
             node=chosen.node,
             country=line.view.node.country,
-            law=law(replica.rules.residency, line.view.node) or (),
+            law=law(replica.residency, line.view.node) or (),
             watts=tuple((self.fleet.domains[at].name, added) for at, added in zip(line.domains, watts, strict=False)),
             gpu_watts=gpu_watts,
             chosen=chosen,
@@ -116,8 +117,9 @@ class Planner:
 
     def class_of(self, replica: Replica) -> ReplicaClass:
         # Replicas of one pool mostly share their objects; then their identities spare the hashing.
-        parts = (replica.pool, replica.rules, replica.requests, replica.scheduling, replica.labels, replica.avoid)
-        identity = (*map(id, parts), replica.template_hash, replica.priority)
+        parts = (replica.pool, replica.rules, replica.requests, replica.residency)
+        rest = (replica.scheduling, replica.labels, replica.avoid)
+        identity = (*map(id, (*parts, *rest)), replica.template_hash, replica.priority)
         known = self._classes.get(identity)
         if known is None:
             # The replica is kept beside its class: an object that is gone leaves its identity to another.
@@ -129,6 +131,7 @@ class Planner:
             replica.pool,
             replica.rules,
             tuple(sorted(replica.requests.items())),
+            replica.residency,
             _comparable(replica.scheduling),
             tuple(sorted(replica.labels.items())) if self._labels_matter(replica) else (),
             replica.avoid,

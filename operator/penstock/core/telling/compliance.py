@@ -33,6 +33,6 @@ def compliant(pool: Pool, placed: int, astray: Mapping[str, str], violations: Se
         return Finding(False, Outcome.CONFLICT, f"{pool.standing_law.conflict}: nothing is placed")
     # Nothing is left in `violations` now but what is only audited.
     more = "; status.residency.violations names replicas outside policies that only audit" if violations else ""
-    if not pool.rules.residency.restricted:
+    if not pool.residency.restricted:
         return Finding(True, Outcome.NO_LAW, f"nobody set a rule of residency that counts{more}")
     return Finding(True, Outcome.COMPLIANT, f"{placed} replicas inside the law{more}")

@@ -164,7 +164,7 @@ def _unlawful(fleet: Fleet, table: Table, rows: Rows, number: int) -> Iterator[s
     if not fleet.places_known:
         yield f"{number} outside the law, since no node says where it stands: run {LABEL_NODES}"
         return
-    residency = table.example.rules.residency
+    residency = table.example.residency
     doubted = (view for row in rows.tolist() if (view := fleet.rows[row].view).doubts)
     doubts = (one.message for view in doubted for one in view.doubts if not one.holds or law(residency, view.node))
     named = [*islice(doubts, MOST_NAMED + 1)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from penstock.api.names import EVIDENCE_TIME_LABEL
-from penstock.core.model import PlacementRules, Replica, Residency
+from penstock.core.model import Replica, Residency
 from penstock.core.placement.affinity import CORDON, collides, repels
 from penstock.core.placement.evidence import Evidence, judge
 from penstock.core.placement.scheduling import Scheduling, Taint, Toleration
@@ -35,7 +35,7 @@ def settle_place(case: Case) -> str:
 
 def prove_place(case: Case) -> str:
     """A node that would do if its place were proven now: nothing but the age of its evidence is in the way."""
-    demanded, now_time = case.replica.rules.residency, case.planner.ledger.now_time
+    demanded, now_time = case.replica.residency, case.planner.ledger.now_time
     if demanded.evidence_max_age_seconds is None:
         return ""
     tried = 0
@@ -54,21 +54,20 @@ def prove_place(case: Case) -> str:
 
 def widen_law(case: Case) -> str:
     """The first country whose nodes would do, were it allowed."""
-    rules = case.replica.rules
+    replica = case.replica
     places = case.planner.fleet.columns.places
     rows = case.rows(Filter.LAWFUL_PLACE)
     found = {places[row] for row in rows.tolist()}
     countries = sorted({country for country, part in found if country and not contradicts_itself(country, part)})
     for country in countries[: 2 * MOST_TRIED]:
-        wider = replace(rules, residency=_allowing(rules.residency, country)[0])
-        if fits_as(case, replace(case.replica, rules=wider)):
-            return _asks(rules, country)
+        if fits_as(case, replace(replica, residency=_allowing(replica.residency, country)[0])):
+            return _asks(replica, country)
     return ""
 
 
-def _asks(rules: PlacementRules, country: str) -> str:
+def _asks(replica: Replica, country: str) -> str:
     """What its author changes in the pool, and whom to ask where policies are in the way too."""
-    demands = dict(rules.demands) or {SPEC: rules.residency}
+    demands = dict(replica.demands) or {SPEC: replica.residency}
     own = _allowing(demands.get(SPEC, Residency()), country)[1]
     closed = [source for source, residency in demands.items() if _allowing(residency, country)[1]]
     return " and ".join(filter(None, (own, to_allow(closed, country))))

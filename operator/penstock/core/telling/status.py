@@ -132,8 +132,8 @@ def _counted(facts: PoolFacts) -> int:
 
 def _residency(facts: PoolFacts) -> PoolResidency:
     return PoolResidency(
-        effective=tuple(facts.effective_codes) if facts.pool.rules.residency.restricted else None,
-        sources=facts.pool.law.sources[:MAX_SOURCES] if facts.pool.rules.residency.restricted else (),
+        effective=tuple(facts.effective_codes) if facts.pool.residency.restricted else None,
+        sources=facts.pool.law.sources[:MAX_SOURCES] if facts.pool.residency.restricted else (),
         in_use=tuple(sorted({one.subdivision or one.country for one in facts.placed if one.country})),
         notes=facts.pool.notes[:MAX_NOTES],
         violations=tuple(facts.violations),

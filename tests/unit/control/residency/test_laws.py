@@ -426,7 +426,7 @@ def test_an_exempt_namespace_is_under_no_law_and_its_pools_take_no_place_while_o
     held = desk.found(here).held
     assert held
     assert f"ResidencyPolicy ours selects namespace {namespace}, which is exempt" in held.message
-    assert desk.picture.pools[here].rules.residency == reading.NOWHERE
+    assert desk.picture.pools[here].residency == reading.NOWHERE
     assert desk.laws.ceiling(here.namespace) is None, "so nothing is written on it"
     assert desk.laws.covered("ours") == [BANK, TOYS]
     assert not desk.found().held

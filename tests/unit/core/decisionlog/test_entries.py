@@ -95,7 +95,7 @@ POOL = Pool(
     "uid-pool",
     7,
     desired=1,
-    rules=PlacementRules(residency=LAW.residency),
+    rules=PlacementRules(),
     template=Template(),
     law=LAW,
     standing_law=LAW,

@@ -74,16 +74,16 @@ MIXED = (*(a.gpu(index) for index in range(7)), a.gpu(7, product="NVIDIA-L4"))
 CASES = {
     "a node without fault is taken": Case(None),
     "a node of another country": Case(
-        Filter.LAWFUL_PLACE, Reason.NO_LAWFUL_PLACE, a.node(country="US"), replica=under(residency=GERMANY)
+        Filter.LAWFUL_PLACE, Reason.NO_LAWFUL_PLACE, a.node(country="US"), replica=a.replica(residency=GERMANY)
     ),
     "a node of unknown place": Case(
-        Filter.LAWFUL_PLACE, Reason.NO_LAWFUL_PLACE, a.node(country=""), replica=under(residency=GERMANY)
+        Filter.LAWFUL_PLACE, Reason.NO_LAWFUL_PLACE, a.node(country=""), replica=a.replica(residency=GERMANY)
     ),
     "a node whose subdivision denies its country": Case(
         Filter.LAWFUL_PLACE,
         Reason.NO_LAWFUL_PLACE,
         a.node(country="DE", subdivision="US-VA"),
-        replica=under(residency=GERMANY),
+        replica=a.replica(residency=GERMANY),
     ),
     "a node that is not ready": Case(Filter.HEALTHY, Reason.NODE_NOT_READY, a.node(ready=False)),
     "a node that never spoke": Case(Filter.HEALTHY, Reason.TELEMETRY_STALE, telemetry=None),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import builders as a
 from laws import Row, Spec
 from penstock.api.names import OPERATOR_LABEL
-from penstock.core.model import PlacementRules
 from penstock.core.placement import choice as placement
 from penstock.core.residency import axes, isolation
 
@@ -64,8 +61,7 @@ def test_a_wait_counts_the_nodes_that_each_axis_keeps_out() -> None:
     row = Row(lawful=False, node="", policies=({"allowed": ["DE"], "operator": {"denied": ["US"]}},))
     nodes = [a.node(f"us-{at}", country="US") for at in range(3)]
     nodes += [a.node("by-us", labels={OPERATOR_LABEL: "US"}), a.node("unsaid"), a.node("nowhere", country="")]
-    rules = replace(PlacementRules(), residency=row.law.residency)
-    (wait,) = placement.plan(a.fleet(*nodes), [a.replica(rules=rules)], (), 0.0).waiting
+    (wait,) = placement.plan(a.fleet(*nodes), [a.replica(residency=row.law.residency)], (), 0.0).waiting
     counted = "3 by country, 1 by operator, 1 with no operator, 1 with no country"
     assert wait.message == f"0/6 nodes: 6 outside the law ({counted})"
 

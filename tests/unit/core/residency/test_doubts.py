@@ -17,7 +17,7 @@ from penstock.api.names import (
     PLACE_LABELS,
     REGION_LABEL,
 )
-from penstock.core.model import Doubt, Node, PlacementRules, Residency
+from penstock.core.model import Doubt, Node, Residency
 from penstock.core.placement import choice as placement
 from penstock.core.placement.row import NodeView
 from penstock.core.residency import doubts, law, places
@@ -227,20 +227,20 @@ def test_no_denial_is_walked_around_by_writing_what_is_no_code(
 ) -> None:
     one = node(**labels)
     assert (law(residency, one) is not None) is lawful
-    plan = placement.plan(a.fleet(one), (a.replica(rules=PlacementRules(residency=residency)),), (), 0.0)
+    plan = placement.plan(a.fleet(one), (a.replica(residency=residency),), (), 0.0)
     assert bool(plan.decisions) is lawful
 
 
 # ----------------------------------------------------------------------------------------------------------- placements
 
 HELD = Doubt("PlaceUnsteady", "ChangedLately", "node gpu-1 has been steady since then, and counts from soon", "wait")
-GERMAN = PlacementRules(residency=Residency(restricted=True, allowed_countries=frozenset({"DE"})))
+GERMAN = Residency(restricted=True, allowed_countries=frozenset({"DE"}))
 
 
-def plan(rules: PlacementRules, *found: Doubt, **changed: Any) -> Any:
+def plan(law: Residency, *found: Doubt, **changed: Any) -> Any:
     fleet = a.fleet(a.node(**changed))
     fleet = fleet.with_nodes({"gpu-1": NodeView(a.node(**changed), a.telemetry(), (), found)}, a.NOW_AT)
-    return placement.plan(fleet, (a.replica(rules=rules),), (), 0.0)
+    return placement.plan(fleet, (a.replica(residency=law),), (), 0.0)
 
 
 def test_a_doubted_place_takes_nothing_new_under_a_law_and_says_why() -> None:
@@ -253,7 +253,7 @@ def test_a_doubted_place_takes_nothing_new_under_a_law_and_says_why() -> None:
 
 
 def test_a_pool_without_a_law_is_not_concerned_by_doubts() -> None:
-    assert plan(PlacementRules(), HELD).decisions
+    assert plan(Residency(), HELD).decisions
 
 
 def test_a_doubted_place_that_the_law_would_not_have_anyway_is_not_told() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import builders as a
 from penstock.api.names import EVIDENCE_TIME_LABEL
-from penstock.core.model import PlacementRules, Residency
+from penstock.core.model import Residency
 from penstock.core.placement.affinity import meets
 from penstock.core.placement.choice import plan
 from penstock.core.residency.aging import aging, by_place
@@ -48,7 +48,7 @@ def test_evidence_is_young_or_it_is_none(label: str | None, age_seconds: float, 
     found = not_outdated(DAILY, (label, None), now_time)
     assert found is not None
     assert all(meets(rule, label) for rule in found) is young, "and so is who chooses for an Advise pool"
-    replica = a.replica(rules=PlacementRules(residency=DAILY))
+    replica = a.replica(residency=DAILY)
     placed = plan(a.fleet(node), [replica], [], now_time).decisions
     assert bool(placed) is young, "the planner asks the same"
 
@@ -65,7 +65,6 @@ def test_the_time_of_a_label_is_utc() -> None:
 
 def test_a_second_replica_of_one_plan_is_asked_for_the_age_too() -> None:
     node = a.node(labels={EVIDENCE_TIME_LABEL: WRITTEN})
-    rules = PlacementRules(residency=DAILY)
-    asked = [a.replica("first", rules=rules), a.replica("second", rules=rules)]
+    asked = [a.replica("first", residency=DAILY), a.replica("second", residency=DAILY)]
     assert len(plan(a.fleet(node), asked, [], PROVEN_TIME).decisions) == 2
     assert not plan(a.fleet(node), asked, [], PROVEN_TIME + DAY + 1).decisions

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 import builders as a
-from penstock.core.model import Node, PlacementRules, Pod, Replica, Residency, Telemetry
+from penstock.core.model import Node, Pod, Replica, Residency, Telemetry
 from penstock.core.placement import choice as placement
 from penstock.core.placement.choice import Decision
 from penstock.core.telling import explanation
@@ -74,7 +74,7 @@ def test_advice_says_that_it_is_advice() -> None:
     assert advised["reason"].startswith("advice only: gpu-1, the only node that would do")
 
 
-GERMANY = PlacementRules(residency=Residency(restricted=True, allowed_countries=frozenset({"DE"})))
+GERMANY = Residency(restricted=True, allowed_countries=frozenset({"DE"}))
 
 
 def test_a_wait_counts_the_nodes_by_the_filter_that_refused_them() -> None:
@@ -90,7 +90,7 @@ def test_a_wait_counts_the_nodes_by_the_filter_that_refused_them() -> None:
     ]
     heard = [a.telemetry(one.name) for one in nodes if one.name not in ("de-2", "de-4")]
     broken = a.telemetry("de-4", (a.gpu(0), a.gpu(1, activity_percent=50.0)))
-    told = waiting(nodes, [*heard, broken], a.replica(gpus=4, rules=GERMANY))
+    told = waiting(nodes, [*heard, broken], a.replica(gpus=4, residency=GERMANY))
     assert told == (
         "0/8 nodes: 2 outside the law (2 by country), 1 not ready, 1 whose agent never spoke, 1 cordoned, 1 lacks cpu, "
         "1 has fewer than 4 free GPUs (BusyUnallocatedGPU: 1 busy without a pod), "

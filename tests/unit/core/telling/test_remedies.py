@@ -52,6 +52,9 @@ class Scene:
         changed_rules = replace(last.rules, **changed)  # type: ignore[arg-type]
         return replace(self, asked=(*self.asked[:-1], replace(last, rules=changed_rules)))
 
+    def law(self, residency: Residency) -> Scene:
+        return replace(self, asked=(*self.asked[:-1], replace(self.asked[-1], residency=residency)))
+
     def scheduling(self, **changed: object) -> Scene:
         last = self.asked[-1]
         return replace(self, asked=(*self.asked[:-1], replace(last, scheduling=Scheduling(**changed))))  # type: ignore[arg-type]
@@ -66,25 +69,10 @@ class Case:
     done: Callable[[Scene], Scene] = field(default=lambda scene: scene)
 
 
-def law_of(*demands: tuple[str, Residency]) -> PlacementRules:
-    """What several sources come to between them."""
+def under(*demands: tuple[str, Residency]) -> tuple[Replica, ...]:
+    """A replica under what several sources come to between them."""
     law = reduce(narrowed, (residency for _, residency in demands), Residency())
-    return PlacementRules(residency=law, demands=demands)
-
-
-def law(
-    allowed_countries: frozenset[str] | None = None,
-    denied_countries: frozenset[str] = frozenset(),
-    denied_subdivisions: frozenset[str] = frozenset(),
-) -> PlacementRules:
-    return PlacementRules(
-        residency=Residency(
-            restricted=True,
-            allowed_countries=allowed_countries,
-            denied_countries=denied_countries,
-            denied_subdivisions=denied_subdivisions,
-        )
-    )
+    return (a.replica("r", residency=law, demands=demands),)
 
 
 def with_pods(*pods: Pod) -> Callable[[Scene], Scene]:
@@ -112,7 +100,7 @@ FRANCE = frozenset({"FR"})
 FRENCH = Residency(True, allowed_countries=FRANCE)
 GERMAN = Residency(True, allowed_countries=frozenset({"DE"}))
 NOT_GERMAN = Residency(True, denied_countries=frozenset({"DE"}))
-HOURLY = PlacementRules(residency=replace(GERMAN, evidence_max_age_seconds=3600.0))
+HOURLY = replace(GERMAN, evidence_max_age_seconds=3600.0)
 
 
 def _proven(time: str, name: str = "gpu-1") -> Node:
@@ -182,40 +170,38 @@ CASES = {
         lambda s: s.rules(gpu_memory_bytes=141 * 10**9),
     ),
     "another country": Case(
-        Scene(asked=(a.replica("r", rules=law(allowed_countries=FRANCE)),)),
+        Scene(asked=(a.replica("r", residency=FRENCH),)),
         "add DE to spec.residency.allowed",
-        lambda s: s.rules(residency=Residency(True, allowed_countries=FRANCE | {"DE"})),
+        lambda s: s.law(Residency(True, allowed_countries=FRANCE | {"DE"})),
     ),
     "a country that a policy closes, which governance keeps": Case(
-        Scene(asked=(a.replica("r", rules=law_of(("ResidencyPolicy/ours@7", FRENCH), ("spec", Residency()))),)),
+        Scene(asked=under(("ResidencyPolicy/ours@7", FRENCH), ("spec", Residency()))),
         "ask governance that ResidencyPolicy/ours allow DE (or a ResidencyException)",
-        lambda s: s.rules(residency=Residency(True, allowed_countries=FRANCE | {"DE"})),
+        lambda s: s.law(Residency(True, allowed_countries=FRANCE | {"DE"})),
     ),
     "a country that a policy and the pool itself close": Case(
-        Scene(asked=(a.replica("r", rules=law_of(("ResidencyPolicy/ours@7", FRENCH), ("spec", FRENCH))),)),
+        Scene(asked=under(("ResidencyPolicy/ours@7", FRENCH), ("spec", FRENCH))),
         "add DE to spec.residency.allowed and ask governance that ResidencyPolicy/ours allow DE"
         " (or a ResidencyException)",
-        lambda s: s.rules(residency=Residency(True, allowed_countries=FRANCE | {"DE"})),
+        lambda s: s.law(Residency(True, allowed_countries=FRANCE | {"DE"})),
     ),
     "a country that only one of two policies closes": Case(
-        Scene(
-            asked=(a.replica("r", rules=law_of(("ResidencyPolicy/a@1", GERMAN), ("ResidencyPolicy/b@2", NOT_GERMAN))),)
-        ),
+        Scene(asked=under(("ResidencyPolicy/a@1", GERMAN), ("ResidencyPolicy/b@2", NOT_GERMAN))),
         "ask governance that ResidencyPolicy/b allow DE (or a ResidencyException)",
-        lambda s: s.rules(residency=GERMAN),
+        lambda s: s.law(GERMAN),
     ),
     "a country that is denied": Case(
-        Scene(asked=(a.replica("r", rules=law(denied_countries=frozenset({"DE"}))),)),
+        Scene(asked=(a.replica("r", residency=NOT_GERMAN),)),
         "take DE out of spec.residency.denied",
-        lambda s: s.rules(residency=Residency(True)),
+        lambda s: s.law(Residency(True)),
     ),
     "a place that was proven too long ago": Case(
-        Scene((_proven("19691231T225959Z"),), asked=(a.replica("r", rules=HOURLY),)),
+        Scene((_proven("19691231T225959Z"),), asked=(a.replica("r", residency=HOURLY),)),
         f"prove the place of node gpu-1 anew: {LABEL_NODES}",
         lambda s: replace(s, nodes=(_proven("19700101T000000Z"),)),
     ),
     "a place that was proven never, and of which another country is": Case(
-        Scene((a.node("fr", country="FR"), a.node("de")), asked=(a.replica("r", rules=HOURLY),)),
+        Scene((a.node("fr", country="FR"), a.node("de")), asked=(a.replica("r", residency=HOURLY),)),
         f"prove the place of node de anew: {LABEL_NODES}",
         lambda s: replace(s, nodes=(s.nodes[0], _proven("19700101T000000Z", "de"))),
     ),

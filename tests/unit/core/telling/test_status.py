@@ -12,11 +12,14 @@ from penstock.core.lifecycle import Ending, Verdict
 from penstock.core.model import PlacementRules, Residency
 from penstock.core.pool import Pool, Problem, RollCall, Template
 from penstock.core.power.hurdles import Hurdle, HurdleReason
+from penstock.core.residency.ceiling import NO_LAW, Effective
 from penstock.core.telling.conditions import MAX_MESSAGE
 from penstock.core.telling.status import PlacedFact, PoolFacts, WaitingFact, pool_status, waiting_groups
 
-GERMANY = PlacementRules(residency=Residency(restricted=True, allowed_countries=frozenset({"DE"})))
-POOL = Pool(a.POOL, "uid-pool", generation=3, desired=2, rules=GERMANY, template=Template(), count=2)
+GERMANY = Effective(Residency(restricted=True, allowed_countries=frozenset({"DE"})))
+POOL = Pool(
+    a.POOL, "uid-pool", generation=3, desired=2, rules=PlacementRules(), template=Template(), count=2, law=GERMANY
+)
 ADOPTING = replace(POOL, template=None, desired=1, count=None)
 READY = tuple(a.pod(name, ready=True) for name in ("r-1", "r-2"))
 BOTH = RollCall(bound=READY)
@@ -116,7 +119,7 @@ JUDGED = {
         ("True", "Compliant"),
     ),
     "without a rule there is no law": (
-        facts(pool=replace(POOL, rules=PlacementRules())),
+        facts(pool=replace(POOL, law=NO_LAW)),
         "ResidencyCompliant",
         ("True", "NoLaw"),
     ),
@@ -177,7 +180,7 @@ TOLD = {
         ("2 replicas inside the law; status.residency.violations names replicas outside policies that only audit",),
     ),
     "where no law counts either": (
-        facts(pool=replace(POOL, rules=PlacementRules()), violations=(AUDITED,)),
+        facts(pool=replace(POOL, law=NO_LAW), violations=(AUDITED,)),
         "ResidencyCompliant",
         ("nobody set a rule of residency that counts; status.residency.violations names",),
     ),
