@@ -137,6 +137,5 @@ class Following:
 
 def _gone(picture: Picture, key: PoolKey) -> Pool:
     """A pool of which only replicas are left: they are under what policies demand of the namespace."""
-    roof = picture.laws.settled(key.namespace).running
-    law = roof.ceiling if roof else NO_LAW
+    law = picture.laws.settled(key.namespace).running or NO_LAW
     return Pool(key, "", 0, desired=0, rules=PlacementRules(), law=law, standing_law=law)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 from penstock.api.names import LAW_LABEL, LAW_REQUIRED
@@ -20,22 +20,24 @@ MOST_ASKS = 256
 """How many different things the pools of one namespace may ask of their places before some are worked out again."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Roof:
-    """A ceiling, and the law of a pool under it by what the pool itself asks: one and the same for equal asks."""
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A pool's law: what new placements go by, and what is demanded of where its replicas are."""
 
-    ceiling: Effective
-    law: Callable[[Demand], Effective]
+    placing: Effective = NO_LAW
+    running: Effective = NO_LAW
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settled:
-    """What policies come to for one namespace; another object as soon as anything of it may have changed."""
+    """What policies come to for a namespace; another object as soon as anything of it may have changed."""
 
-    placing: Roof | None = None
+    placing: Effective | None
     """For new placements; None where no policy selects the namespace and none ever did."""
-    running: Roof | None = None
+    running: Effective | None
     """For what runs."""
+    law: Callable[[Demand], Law]
+    """Of a pool by what it asks itself: one and the same for equal asks."""
 
 
 class _Part(NamedTuple):
@@ -72,17 +74,32 @@ class Ceilings:
     """Namespaces that are never under a law."""
     _coverage: Coverage = field(init=False)
     _reaches: dict[str, _Reach] = field(default_factory=dict)
+    """By policy, in the order of their names."""
     _settled: dict[str, Settled] = field(default_factory=dict)
+    """What somebody asked for since it was forgotten."""
+    _known: _Known = field(init=False)
 
     def __post_init__(self) -> None:
         self._coverage = Coverage(self.exempt)
+        self._known = _Known(())
 
     def of(self, namespace: str) -> Settled:
-        return self._settled.get(namespace, LAWLESS)
+        """What all policies come to for a namespace."""
+        settled = self._settled.get(namespace)
+        if settled is None:
+            found = self.state.namespaces.get(namespace)
+            if found is None:
+                return LAWLESS
+            settled = self._settled[namespace] = self._known.settled(found)
+        return settled
 
     def covering(self, namespace: str) -> list[str]:
         """The policies that select a namespace, or did by what is still in force."""
-        return [name for name, reach in sorted(self._reaches.items()) if reach.covers(namespace)]
+        return [name for name, reach in self._reaches.items() if reach.covers(namespace)]
+
+    def selected(self, ceiling: Ceiling) -> Collection[str]:
+        """The namespaces that a ceiling is for."""
+        return self._coverage.of(ceiling.selector)
 
     def missing(self, namespace: str) -> list[str]:
         """The policies that would narrow what is placed in a namespace, were it not exempt."""
@@ -116,28 +133,19 @@ class Ceilings:
         """A policy is gone; the namespaces that it was for."""
         return self._replace(policy, _Reach())
 
-    def settle(self, names: Iterable[str]) -> None:
-        """Work out anew what all policies come to for these namespaces."""
-        reaches = [reach for _, reach in sorted(self._reaches.items())]
-        placing = [(part.ceiling.demand, part.names) for reach in reaches for part in reach.placing]
-        running = [(part.ceiling.demand, part.names) for reach in reaches for part in reach.running]
-        roofs = _Roofs()
+    def forget(self, names: Iterable[str]) -> None:
+        """What all policies come to for these namespaces may be another thing now."""
+        self._known = _Known(self._reaches.values())
         for name in names:
-            namespace = self.state.namespaces.get(name)
-            if namespace is None:
-                self._settled.pop(name, None)
-                continue
-            found = tuple(demand for demand, covered in placing if name in covered) or _left_behind(namespace)
-            self._settled[name] = Settled(
-                roofs.over(found), roofs.over(tuple(demand for demand, covered in running if name in covered))
-            )
+            self._settled.pop(name, None)
 
     def _replace(self, policy: str, reach: _Reach) -> set[str]:
-        before = self._reaches.pop(policy, _Reach())
-        if reach != _Reach():
-            self._reaches[policy] = reach
+        before = self._reaches.get(policy, _Reach())
         if reach == before:
             return set()
+        self._reaches.pop(policy, None)
+        if reach != _Reach():
+            self._reaches = dict(sorted({**self._reaches, policy: reach}.items()))
         if {one.selector for one in before.ceilings}.difference(one.selector for one in reach.ceilings):
             self._coverage.forget_all_but(self._selectors())
         return before.names | reach.names | (self.exempt & self.state.namespaces.keys())
@@ -149,25 +157,51 @@ class Ceilings:
         return {one.selector for reach in self._reaches.values() for one in reach.ceilings}
 
 
-class _Roofs:
-    """One roof for the same demands: most namespaces have theirs in common with others."""
+class _Known:
+    """What these policies come to, once for the same demands: most namespaces have theirs in common with others."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], Roof] = {}
+    def __init__(self, reaches: Iterable[_Reach]) -> None:
+        self._reaches = tuple(reaches)
+        # By identity: to tell demands by their contents costs as much as to work them out. Each is kept alive here.
+        self._ceilings: dict[tuple[int, ...], Effective] = {}
+        self._settled: dict[tuple[int, int], Settled] = {}
 
-    def over(self, demands: tuple[Demand, ...]) -> Roof | None:
+    def settled(self, namespace: Namespace) -> Settled:
+        """For one namespace."""
+        name = namespace.name
+        placing = tuple(demand for demand, names in self._placing if name in names)
+        running = tuple(demand for demand, names in self._running if name in names)
+        ceilings = self._ceiling(placing or _left_behind(namespace)), self._ceiling(running)
+        same = id(ceilings[0]), id(ceilings[1])
+        if same not in self._settled:
+            self._settled[same] = _settled(*ceilings)
+        return self._settled[same]
+
+    @cached_property
+    def _placing(self) -> Sequence[tuple[Demand, set[str]]]:
+        return [(part.ceiling.demand, part.names) for reach in self._reaches for part in reach.placing]
+
+    @cached_property
+    def _running(self) -> Sequence[tuple[Demand, set[str]]]:
+        return [(part.ceiling.demand, part.names) for reach in self._reaches for part in reach.running]
+
+    def _ceiling(self, demands: tuple[Demand, ...]) -> Effective | None:
         """Nothing at all where nobody demands anything."""
         if not demands:
             return None
-        # By identity: to tell by their contents costs as much as to work them out. A roof keeps its demands alive.
         same = tuple(map(id, demands))
-        if same not in self._known:
-            self._known[same] = _roof(effective(demands))
-        return self._known[same]
+        if same not in self._ceilings:
+            self._ceilings[same] = effective(demands)
+        return self._ceilings[same]
 
 
-def _roof(ceiling: Effective) -> Roof:
-    return Roof(ceiling, lru_cache(MOST_ASKS)(partial(under, ceiling)))
+def _settled(placing: Effective | None, running: Effective | None) -> Settled:
+    return Settled(placing, running, lru_cache(MOST_ASKS)(partial(_law, placing or NO_LAW, running or NO_LAW)))
+
+
+def _law(placing: Effective, running: Effective, own: Demand) -> Law:
+    found = under(placing, own)
+    return Law(found, found if running is placing else under(running, own))
 
 
 def _left_behind(namespace: Namespace) -> tuple[Demand, ...]:
@@ -177,6 +211,5 @@ def _left_behind(namespace: Namespace) -> tuple[Demand, ...]:
     return (Demand(f"Namespace/{namespace.name}", reading.NOWHERE),)
 
 
-LAWLESS = Settled()
-OPEN = _roof(NO_LAW)
+LAWLESS = _settled(None, None)
 """What pools are under that no policy is for."""

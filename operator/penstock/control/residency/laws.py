@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penstock.api.names import EVIDENCE_TIME_LABEL
+from penstock.api.names import EVIDENCE_TIME_LABEL, PLACE_LABELS
 from penstock.cluster.objects import GroupObject, LawObject, PolicyObject
 from penstock.cluster.state import ClusterState
-from penstock.control.residency.ceilings import OPEN, Ceilings, Roof, Settled
+from penstock.control.residency.ceilings import Ceilings, Law, Settled
 from penstock.control.residency.exceptions import Exceptions, Widenings
 from penstock.core.model import Node, Pod, PoolKey
 from penstock.core.pool import Held
@@ -29,20 +29,16 @@ from penstock.core.telling.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
-    """A pool's law: what new placements go by, and what is demanded of where its replicas are."""
-
-    placing: Effective = NO_LAW
-    running: Effective = NO_LAW
-
-
-@dataclass(frozen=True, slots=True)
 class Running:
     """A replica that has a place: its pool and its node."""
 
     pool: PoolKey
     pod: Pod
-    node: Node | None
+    node: Node
+
+
+ByPlace = Mapping[str, Mapping[tuple[str | None, ...], Sequence[Running]]]
+"""Replicas by namespace, and by what their nodes say of where they stand: those of one place are judged as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +134,14 @@ class Laws:
 
     def of(self, pool: PoolKey, own: Demand) -> Law:
         """The law of a pool that demands this of itself."""
-        settled = self._ceilings.of(pool.namespace)
-        running = self._under(settled.running, pool, own)
+        settled, widenings = self._ceilings.of(pool.namespace), self._exceptions.of(pool)
+        found = settled.law(own)
+        if widenings:
+            found = Law(_widened(settled.placing, own, widenings), _widened(settled.running, own, widenings))
         if self.standings and pool.namespace not in self.state.namespaces:
             # Its watch may be behind that of pods: until it is seen nobody knows which policies select it.
-            return Law(effective((Demand(f"Namespace/{pool.namespace}", reading.NOWHERE), own)), running)
-        return Law(self._under(settled.placing, pool, own), running)
+            return replace(found, placing=effective((Demand(f"Namespace/{pool.namespace}", reading.NOWHERE), own)))
+        return found
 
     def settled(self, namespace: str) -> Settled:
         """What policies come to for a namespace: the same object for as long as nothing of it changed."""
@@ -151,8 +149,7 @@ class Laws:
 
     def ceiling(self, namespace: str) -> Effective | None:
         """What policies demand of a namespace's new placements; None where none ever did."""
-        found = self._ceilings.of(namespace).placing
-        return found.ceiling if found else None
+        return self._ceilings.of(namespace).placing
 
     def widened(self, namespace: str) -> Mapping[str, Effective]:
         """The same for the pools of a namespace that an exception is for, by their names."""
@@ -190,12 +187,6 @@ class Laws:
     def selector_keys(self, policies: Iterable[str]) -> Sequence[str]:
         """The label keys by which these policies select namespaces."""
         return self._ceilings.selector_keys(policies)
-
-    def _under(self, roof: Roof | None, pool: PoolKey, own: Demand) -> Effective:
-        roof = roof or OPEN
-        if widenings := self._exceptions.of(pool):
-            return effective((*roof.ceiling.demands, *roof.ceiling.audited, own), widenings)
-        return roof.law(own)
 
     # --------------------------------------------------------------------------------------------------------- a turn
 
@@ -236,9 +227,7 @@ class Laws:
 
         `running` are the replicas in the namespaces that are `in_question`; others are none of the matter.
         """
-        here: dict[str, list[Running]] = defaultdict(list)
-        for each in running:
-            here[each.pool.namespace].append(each)
+        here = by_place(running)
         waiting = sorted(self._waiting)
         return self._let_count({name: self._count(self.standings[name], here, now_time) for name in waiting})
 
@@ -290,7 +279,7 @@ class Laws:
         if moved or always:
             self.version += 1
         if moved:
-            self._ceilings.settle(moved)
+            self._ceilings.forget(moved)
 
     def _stand(self, found: PolicyObject, known: Standing | None) -> Standing:
         if known is None or known.uid != found.uid:
@@ -310,33 +299,31 @@ class Laws:
         written = [known[name].spec for name in self._cites[found.name] if name in known]
         return frozenset(spec.confirm for spec in (found.spec, *written) if spec and spec.confirm is not None)
 
-    def _count(self, one: Standing, running: Mapping[str, Sequence[Running]], now_time: float) -> tuple[int, int]:
-        """Whom the edit would isolate, and of how many replicas under the policy; `running` is by namespace."""
-        asked, before = (self._placed_under(ceiling, running) for ceiling in (one.asked, one.in_force))
-        outside = self._outside(one.asked, asked, now_time) - self._outside(one.in_force, before, now_time)
-        return len(outside), len({each.pod.uid for each in (*asked, *before)})
+    def _count(self, one: Standing, here: ByPlace, now_time: float) -> tuple[int, int]:
+        """Whom the edit would isolate, and of how many replicas under the policy."""
+        asked, before = (self._enforced_in(ceiling, here) for ceiling in (one.asked, one.in_force))
+        outside = self._outside(one.asked, asked, here, now_time) - self._outside(one.in_force, before, here, now_time)
+        return len(outside), sum(len(group) for name in asked | before for group in here[name].values())
 
-    def _placed_under(self, ceiling: Ceiling | None, running: Mapping[str, Sequence[Running]]) -> Sequence[Running]:
-        """The replicas that this ceiling is for; none where it only audits."""
+    def _enforced_in(self, ceiling: Ceiling | None, here: ByPlace) -> set[str]:
+        """The namespaces that this ceiling is for; none where it only audits."""
         if ceiling is None or not ceiling.demand.enforced:
-            return ()
-        found = ((name, self.state.namespaces.get(name)) for name in running)
-        covered = [name for name, one in found if one is not None and ceiling.covers(one.labels)]
-        return [each for name in covered for each in running[name] if each.node is not None]
+            return set()
+        return here.keys() & self._ceilings.selected(ceiling)
 
-    def _outside(self, ceiling: Ceiling | None, placed: Sequence[Running], now_time: float) -> set[str]:
-        """The uids of those that may not stay where they are by this ceiling alone."""
+    def _outside(self, ceiling: Ceiling | None, names: Iterable[str], here: ByPlace, now_time: float) -> set[str]:
+        """The uids of those in these namespaces that may not stay where they are by this ceiling alone."""
         if ceiling is None:
             return set()
-        nodes = {each.node.name: each.node for each in placed if each.node is not None}
-        alone = effective((ceiling.demand,))
-        unlawful = {name for name, node in nodes.items() if not is_lawful(alone, node, now_time)}
-        widened = {each.pool for each in placed if self._exceptions.of(each.pool)}
-        found = {each.pod.uid for each in placed if each.pool not in widened and each.pod.node in unlawful}
-        for each in placed:
-            if each.pool in widened and each.node is not None:
-                wider = effective((ceiling.demand,), self._exceptions.of(each.pool))
-                found |= set() if is_lawful(wider, each.node, now_time) else {each.pod.uid}
+        found, alone = set[str](), effective((ceiling.demand,))
+        for name in names:
+            for group in here[name].values():
+                node = group[0].node
+                if is_lawful(alone, node, now_time):
+                    continue  # An exception only ever widens.
+                widened = self._exceptions.within(name).items()
+                stay = {pool for pool, by in widened if is_lawful(effective((ceiling.demand,), by), node, now_time)}
+                found |= {each.pod.uid for each in group if each.pool.name not in stay}
         return found
 
     def _read_groups(self) -> set[str]:
@@ -353,6 +340,20 @@ class Laws:
         self._members = {name: Written(spec.version, spec.members) for name, spec in specs.items() if spec}
         self.groups = groups.in_force({name: self._members.get(name) for name in written}, recalled)
         return edited | self.known_groups.differing(known)
+
+
+def _widened(ceiling: Effective | None, own: Demand, by: Widenings) -> Effective:
+    """The law of a pool that exceptions are for."""
+    found = ceiling or NO_LAW
+    return effective((*found.demands, *found.audited, own), by)
+
+
+def by_place(running: Iterable[Running]) -> ByPlace:
+    """These replicas, those together that stand at one place."""
+    found: dict[str, dict[tuple[str | None, ...], list[Running]]] = defaultdict(lambda: defaultdict(list))
+    for each in running:
+        found[each.pool.namespace][tuple(map(each.node.labels.get, PLACE_LABELS))].append(each)
+    return found
 
 
 def is_lawful(found: Effective, node: Node, now_time: float) -> bool:

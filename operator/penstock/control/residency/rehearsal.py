@@ -124,9 +124,9 @@ class Rehearsal:
     def _strangers(self) -> Iterable[tuple[Effective, Pod, Node]]:
         """Pods of no pool that run where the law of their namespace does not allow it."""
         for pod in self.picture.strangers(self.state.namespaces):
-            roof, node = self.picture.laws.settled(pod.namespace).running, self.state.nodes.get(pod.node)
-            if roof is not None and node is not None and not is_lawful(roof.ceiling, node, self.now_time):
-                yield roof.ceiling, pod, node
+            law, node = self.picture.laws.settled(pod.namespace).running, self.state.nodes.get(pod.node)
+            if law is not None and node is not None and not is_lawful(law, node, self.now_time):
+                yield law, pod, node
 
     # ------------------------------------------------------------------------------------------------------- the edit
 

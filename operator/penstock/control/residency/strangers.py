@@ -19,10 +19,10 @@ from penstock.cluster.events import Events, Subject
 from penstock.cluster.state import ClusterState
 from penstock.control.acts import REFUSED_PAUSE_SECONDS, Acts, Spawn
 from penstock.control.picture import Picture
-from penstock.control.residency.ceilings import Roof
 from penstock.core.decisionlog import entries
 from penstock.core.model import Node, Pod
 from penstock.core.residency import isolation, strangers
+from penstock.core.residency.ceiling import Effective
 from penstock.core.residency.strangers import Breach, Stranger
 
 LOOK_SECONDS = 1.0
@@ -48,7 +48,7 @@ class Strangers:
     """By node and pod: since when it is outside. None before the first look."""
     _unseen_at: dict[tuple[str, Name], float] = field(default_factory=dict)
     """When a pod that the API server does not show was first listed by its node."""
-    _judged: dict[str, tuple[Roof, dict[str, tuple[Node, Breach | None]]]] = field(default_factory=dict)
+    _judged: dict[str, tuple[Effective, dict[str, tuple[Node, Breach | None]]]] = field(default_factory=dict)
     """By namespace and node, what the place breaks; for as long as the ceiling and the node are the same."""
     _due_time: float = math.inf
     """When time alone puts somebody outside: where the evidence of a place that was judged has to be younger."""
@@ -118,16 +118,16 @@ class Strangers:
 
     def _broken(self, picture: Picture, namespace: str, name: str, now_time: float) -> Breach | None:
         """What a place breaks of the law of a namespace; None where there is none, or it allows the place."""
-        roof, node = picture.laws.settled(namespace).running, self.state.nodes.get(name)
-        if roof is None or node is None:  # A node that is gone is another matter: nobody knows a place of it.
+        law, node = picture.laws.settled(namespace).running, self.state.nodes.get(name)
+        if law is None or node is None:  # A node that is gone is another matter: nobody knows a place of it.
             return None
         known = self._judged.get(namespace)
-        if known is None or known[0] is not roof:
-            known = self._judged[namespace] = roof, {}
+        if known is None or known[0] is not law:
+            known = self._judged[namespace] = law, {}
         judged = known[1].get(name)
         if judged is None or judged[0] is not node:
-            judged = known[1][name] = node, strangers.breach(roof.ceiling, node, now_time)
-            self._due_time = min(self._due_time, strangers.due_time(roof.ceiling, node, now_time))
+            judged = known[1][name] = node, strangers.breach(law, node, now_time)
+            self._due_time = min(self._due_time, strangers.due_time(law, node, now_time))
         return judged[1]
 
     def _tell_new(self, known: Collection[Name]) -> None:

@@ -102,10 +102,10 @@ NO_LAW = Effective()
 
 def effective(demands: Iterable[Demand], widenings: Sequence[Widening] = ()) -> Effective:
     """One law of all these demands."""
-    found = tuple(_widened(demand, widenings) for demand in demands)
+    found = tuple(_widened(demand, widenings) for demand in demands) if widenings else tuple(demands)
     counting = tuple(demand for demand in found if demand.enforced)
     used = tuple(one for one in widenings if any(demand.policy in one.policies for demand in found))
-    law = reduce(narrowed, (demand.residency for demand in counting), Residency())
+    law = reduce(narrowed, {demand.residency: None for demand in counting}, Residency())
     drains = (demand.drains_after_seconds for demand in counting)
     return Effective(
         residency=law,

@@ -19,6 +19,8 @@ from penstock.core.residency.iso import country_of, is_code, outermost
 
 Alternative = tuple[Requirement, ...]
 
+_AXES = (COUNTRY_LABEL, SUBDIVISION_LABEL, OPERATOR_LABEL, CLEARANCE_LABEL, EVIDENCE_LABEL)
+"""The labels by which a place is judged."""
 _CODED = frozenset({COUNTRY_LABEL, SUBDIVISION_LABEL, OPERATOR_LABEL})
 
 
@@ -28,10 +30,16 @@ def law(residency: Residency, node: Node) -> Alternative | None:
     Empty where nobody set a rule: then there is no law and every node will do. The age of the evidence is no matter of
     labels alone: see `proof`.
     """
-    if residency.restricted and contradicts_itself(node.country, node.subdivision):
+    return _law(residency, *map(node.labels.get, _AXES))
+
+
+@lru_cache(maxsize=65536)  # Each look asks of every replica, and few of their pools and places are unlike all others.
+def _law(residency: Residency, *place: str | None) -> Alternative | None:
+    labels = dict(zip(_AXES, place, strict=True))
+    if residency.restricted and contradicts_itself(labels[COUNTRY_LABEL] or "", labels[SUBDIVISION_LABEL] or ""):
         return None
     for alternative in alternatives(residency):
-        if all(satisfies(requirement, node.labels.get(requirement.key)) for requirement in alternative):
+        if all(satisfies(requirement, labels[requirement.key]) for requirement in alternative):
             return alternative
     return None
 

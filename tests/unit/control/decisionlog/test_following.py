@@ -51,7 +51,7 @@ class Log:
     node: Node | None = BERLIN
     isolated: tuple[Pod, ...] = ()
     assumed: frozenset[str] = frozenset()
-    roof: Effective | None = None
+    ceiling: Effective | None = None
     """What policies demand of the namespace."""
     now_time: float = NOW_TIME
     written: list[Entry] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Log:
             nodes={self.node.name: self.node} if self.node else {},
             assumes=lambda uid: uid in self.assumed,
         )
-        settled = SimpleNamespace(running=SimpleNamespace(ceiling=self.roof) if self.roof else None)
+        settled = SimpleNamespace(running=self.ceiling)
         laws = SimpleNamespace(version=1, settled=lambda _: settled)
         picture: Any = SimpleNamespace(laws=laws, pools={a.POOL: self.pool} if self.pool else {})
         self.following.look(picture, state, {a.POOL}, self.now_time)
@@ -204,12 +204,12 @@ def test_the_replicas_of_a_pool_that_is_gone_are_followed_to_their_end_and_so_ar
     assert log.turn() == "end"
 
 
-@pytest.mark.parametrize(("roof", "outside"), ((law("FR"), ["ResidencyPolicy/eu@1"]), (law("DE"), []), (None, [])))
+@pytest.mark.parametrize(("ceiling", "outside"), ((law("FR"), ["ResidencyPolicy/eu@1"]), (law("DE"), []), (None, [])))
 @pytest.mark.parametrize("isolated", (True, False))
 def test_the_next_leader_finds_the_replicas_of_a_pool_that_is_gone_too(
-    roof: Effective | None, outside: list[str], isolated: bool
+    ceiling: Effective | None, outside: list[str], isolated: bool
 ) -> None:
-    log = Log(pool=None, roof=roof)
+    log = Log(pool=None, ceiling=ceiling)
     log.isolated = (replace(RUNS, pool="", isolated=Isolated(a.POOL.name, NOW_TIME, True, "")),) if isolated else ()
     assert log.turn(*(() if isolated else (RUNS,))) == "census"
     assert [(one["pool"]["name"], one["outside"]) for one in log.written[0].data["replicas"]] == [

@@ -16,7 +16,7 @@ from penstock.cluster.parse.written import exception_object, group_object, polic
 from penstock.cluster.state import ClusterState
 from penstock.control.picture import Picture
 from penstock.control.residency.law_report import exception_facts
-from penstock.control.residency.laws import Laws, Running, is_lawful
+from penstock.control.residency.laws import Laws, by_place, is_lawful
 from penstock.core.model import PoolKey
 from penstock.core.pool import Pool
 from penstock.core.residency import law_status, reading
@@ -341,14 +341,12 @@ def test_whom_an_edit_would_isolate_is_counted_with_exceptions_and_without_nodes
     desk.exception()
     desk.look()
     policy = desk.laws.standings["ours"]
-    node = a.node(country="CH")
-    running = [
-        Running(LLAMA, a.pod("p0"), node),
-        Running(TRADERS, a.pod("p1"), node),
-        Running(LLAMA, a.pod("p2"), None),
-        Running(PoolKey(TOYS, "llama"), a.pod("p3"), node),
-    ]
-    here = {BANK: running[:3], TOYS: running[3:]}
+    desk.state.put_node(a.node("known", country="CH"))
+    placed = ((LLAMA, "known"), (TRADERS, "known"), (LLAMA, "unknown"), (PoolKey(TOYS, "llama"), "known"))
+    for at, (pool, node) in enumerate(placed):
+        desk.state.put_pod(a.pod(f"p{at}", node=node, namespace=pool.namespace, pool=pool.name))
+    desk.look()
+    here = by_place(desk.picture._running({BANK, TOYS}))
     assert desk.laws._count(policy, here, NOW_TIME) == (0, 2), (
         "one was outside before, the other is inside by its exception"
     )
