@@ -37,8 +37,8 @@ WHOLE_NODE_SHARE = 0.05
 STEADY = ("activity", "throttling", "heat", "unhealthyGPUs")
 
 
-def steady_terms(fleet: Fleet) -> dict[str, Floats]:
-    """Terms that are the same for every replica."""
+def steady_terms(fleet: Fleet) -> Floats:
+    """Terms that are the same for every replica: a row for each node, a column for each of `STEADY`."""
     columns = fleet.columns
     figures = {
         "activity": columns.activity,
@@ -46,7 +46,7 @@ def steady_terms(fleet: Fleet) -> dict[str, Floats]:
         "heat": columns.hot,
         "unhealthyGPUs": columns.unhealthy,
     }
-    return {name: WEIGHTS[name] * figures[name] for name in STEADY}
+    return np.column_stack([WEIGHTS[name] * figures[name] for name in STEADY])
 
 
 def unusable_gpus(fleet: Fleet, waiting: Iterable[Replica]) -> Floats:

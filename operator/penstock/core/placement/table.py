@@ -49,7 +49,7 @@ class Table:
         self._fragmenting = _fragmenting(unusable_gpus, example.gpus)
         self._overhead = np.maximum(fleet.columns.factor.max(axis=1), 1.0)
         self._steady = steady_terms(fleet)
-        self._steady_sum = sum(self._steady.values(), np.zeros(rows))
+        self._steady_sum = self._steady.sum(axis=1)
         for row, other in ledger.taken:
             if other is not None:
                 self._notice(row, other)
@@ -131,8 +131,7 @@ class Table:
     def _terms(self, row: int) -> Iterator[tuple[str, float]]:
         yield "wattsPerGPU", float(self.watts_term[row])
         yield "fragmentation", float(self.fragmentation[row])
-        for name in STEADY:
-            yield name, float(self._steady[name][row])
+        yield from zip(STEADY, self._steady[row].tolist(), strict=True)
         if self._spread_term is not None:
             yield "spread", float(self._spread_term[row])
 

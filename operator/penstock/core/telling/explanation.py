@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from penstock.api.names import GPU_RESOURCE
@@ -41,7 +41,7 @@ REASONS: Mapping[Filter, Reason] = {
     Filter.BACK_OFF: Reason.BACK_OFF,
 }
 
-_COMPACT = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
+_COMPACT = msgspec.json.Encoder(order="sorted")
 
 MOST_NAMED = 3
 """Of more GPUs, taints or domains only the first are named."""
@@ -83,7 +83,7 @@ def advice_text(decision: Decision | None) -> str:
 
 
 def _compact(record: Mapping[str, Any]) -> str:
-    return _COMPACT.encode(record)
+    return _COMPACT.encode(record).decode()
 
 
 def _rounded(candidate: Candidate) -> dict[str, float]:
