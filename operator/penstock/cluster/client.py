@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -31,6 +32,7 @@ from penstock.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -43,6 +45,23 @@ LONGEST_RETRY_AFTER_SECONDS = 10.0
 
 Query = Mapping[str, str]
 _NO_QUERY: Query = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to the API server."""
+
+    method: str
+    path: str
+    query: Query = field(default_factory=dict)
+    body: bytes | None = None
+    content_type: str = ""
+    verb: str = ""
+    """What it is counted as, where the method does not say it: LIST, WATCH, APPLY."""
+
+    @property
+    def counted_as(self) -> str:
+        return self.verb or self.method
 
 
 def _worth_repeating(error: BaseException) -> bool:
@@ -89,7 +108,7 @@ class KubeClient:
 
     async def get(self, path: str, query: Query = _NO_QUERY) -> bytes:
         """One object or a whole list, as the API server wrote it."""
-        body, _ = await self._repeat("GET", path, query=query)
+        body, _ = await self._repeat(Request("GET", path, query))
         return body
 
     async def list_pages(self, path: str, query: Query = _NO_QUERY) -> AsyncIterator[Page]:
@@ -97,7 +116,7 @@ class KubeClient:
         continue_token = ""
         while True:
             page_query = {**query, "limit": str(PAGE_SIZE)} | ({"continue": continue_token} if continue_token else {})
-            body, headers = await self._repeat("GET", path, query=page_query, verb="LIST")
+            body, headers = await self._repeat(Request("GET", path, page_query, verb="LIST"))
             page, continue_token = page_of(body, headers)
             yield page
             if not continue_token:
@@ -126,8 +145,9 @@ class KubeClient:
         }
         patience = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=quiet_seconds)
         try:
-            async with self._open("GET", path, watch_query, patience=patience) as response:
-                self._count("WATCH", path, str(response.status))
+            request = Request("GET", path, watch_query, verb="WATCH")
+            async with self._open(request, patience) as response:
+                self._count(request, str(response.status))
                 if response.status != 200:
                     raise error_of(response.status, await response.read(), response.headers.get("Retry-After"))
                 async for line in stream.lines(response, rest_seconds):
@@ -143,7 +163,7 @@ class KubeClient:
         A JSON Patch must carry `test` operations that fail once it has been applied: after a lost reply it is sent
         again and then raises Conflict, and the caller reads the world anew.
         """
-        answer, _ = await self._repeat("PATCH", path, query=query, body=body, content_type=content_type)
+        answer, _ = await self._repeat(Request("PATCH", path, query, body, content_type))
         return answer
 
     async def apply(
@@ -151,15 +171,13 @@ class KubeClient:
     ) -> bytes:
         """Server-side apply of the whole intent `obj`; returns the object as it now is."""
         query = {"fieldManager": field_manager, "force": str(force).lower()}
-        answer, _ = await self._repeat(
-            "PATCH", path, query=query, body=msgspec.json.encode(obj), content_type=APPLY_PATCH, verb="APPLY"
-        )
+        request = Request("PATCH", path, query, msgspec.json.encode(obj), APPLY_PATCH, "APPLY")
+        answer, _ = await self._repeat(request)
         return answer
 
     async def create(self, path: str, obj: Mapping[str, Any], query: Query = _NO_QUERY) -> bytes:
         """POST a new object, once: after a lost reply nobody knows, and the caller looks."""
-        body = msgspec.json.encode(obj)
-        answer, _ = await self._once("POST", path, query=query, body=body, content_type="application/json")
+        answer, _ = await self._once(Request("POST", path, query, msgspec.json.encode(obj), JSON))
         return answer
 
     async def replace(self, path: str, obj: Mapping[str, Any], query: Query = _NO_QUERY) -> bytes:
@@ -167,8 +185,7 @@ class KubeClient:
 
         Not in the queue of the other writes: a Lease that waits behind hundreds of statuses is lost.
         """
-        body = msgspec.json.encode(obj)
-        answer, _ = await self._send("PUT", path, query=query, body=body, content_type="application/json", verb="PUT")
+        answer, _ = await self._send(Request("PUT", path, query, msgspec.json.encode(obj), JSON))
         return answer
 
     async def delete(
@@ -187,7 +204,7 @@ class KubeClient:
         if dry_run:
             # A query would not do: where there is a body the API server reads no other option.
             options["dryRun"] = ["All"]
-        await self._repeat("DELETE", path, body=msgspec.json.encode(options), content_type="application/json")
+        await self._repeat(Request("DELETE", path, body=msgspec.json.encode(options), content_type=JSON))
 
     async def evict(self, namespace: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> None:
         """Ask the Eviction API for a pod. Raises TooManyRequests when a PodDisruptionBudget refuses."""
@@ -204,16 +221,7 @@ class KubeClient:
 
     # ----------------------------------------------------------------------------------------------------- plumbing
 
-    async def _repeat(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Query = _NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        verb: str = "",
-    ) -> tuple[bytes, Mapping[str, str]]:
+    async def _repeat(self, request: Request) -> tuple[bytes, Mapping[str, str]]:
         retrying = AsyncRetrying(
             retry=retry_if_exception(_worth_repeating),
             stop=stop_after_attempt(ATTEMPTS),
@@ -222,48 +230,26 @@ class KubeClient:
         )
         async for attempt in retrying:
             with attempt:
-                return await self._once(
-                    method, path, query=query, body=body, content_type=content_type, verb=verb or method
-                )
+                return await self._once(request)
         raise AssertionError("AsyncRetrying neither returned nor raised")
 
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Query = _NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        verb: str = "",
-    ) -> tuple[bytes, Mapping[str, str]]:
-        if method == "GET":
-            return await self._send(
-                method, path, query=query, body=body, content_type=content_type, verb=verb or method
-            )
-        async with self._writing:
-            return await self._send(
-                method, path, query=query, body=body, content_type=content_type, verb=verb or method
-            )
+    async def _once(self, request: Request) -> tuple[bytes, Mapping[str, str]]:
+        async with nullcontext() if request.method == "GET" else self._writing:
+            return await self._send(request)
 
-    async def _send(
-        self, method: str, path: str, *, query: Query, body: bytes | None, content_type: str | None, verb: str
-    ) -> tuple[bytes, Mapping[str, str]]:
+    async def _send(self, request: Request) -> tuple[bytes, Mapping[str, str]]:
         started_at = time.monotonic()
-        patience = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         try:
-            async with self._open(
-                method, path, query, patience=patience, body=body, content_type=content_type
-            ) as response:
+            async with self._open(request, aiohttp.ClientTimeout(total=REQUEST_SECONDS)) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._count(verb, path, type(error).__name__)
+            self._count(request, type(error).__name__)
             raise
-        self._count(verb, path, str(response.status))
-        self._metrics.request_seconds.labels(verb).observe(time.monotonic() - started_at)
+        self._count(request, str(response.status))
+        self._metrics.request_seconds.labels(request.counted_as).observe(time.monotonic() - started_at)
         if response.status >= 400:
             raise error_of(response.status, answer, response.headers.get("Retry-After"))
-        self._tell_pruned(resource_of(path), skew.pruned_fields(response.headers.getall("Warning", ())))
+        self._tell_pruned(resource_of(request.path), skew.pruned_fields(response.headers.getall("Warning", ())))
         return answer, response.headers
 
     def _tell_pruned(self, resource: str, fields: Iterable[str]) -> None:
@@ -274,30 +260,21 @@ class KubeClient:
             log.warning("%s", skew.told(resource, news))
 
     @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        query: Query,
-        *,
-        patience: aiohttp.ClientTimeout,
-        body: bytes | None = None,
-        content_type: str | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _open(self, request: Request, patience: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("KubeClient is used outside `async with`")
-        headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        query = f"?{urlencode(request.query)}" if request.query else ""
         async with self._session.request(
-            method,
-            URL(self.access.url + path + (f"?{urlencode(query)}" if query else ""), encoded=True),
-            headers=headers,
-            data=body,
+            request.method,
+            URL(self.access.url + request.path + query, encoded=True),
+            headers={"Accept": JSON} | ({"Content-Type": request.content_type} if request.content_type else {}),
+            data=request.body,
             timeout=patience,
         ) as response:
             yield response
 
-    def _count(self, verb: str, path: str, code: str) -> None:
-        self._metrics.requests.labels(verb, resource_of(path), code).inc()
+    def _count(self, request: Request, code: str) -> None:
+        self._metrics.requests.labels(request.counted_as, resource_of(request.path), code).inc()
 
 
 def resource_of(path: str) -> str:

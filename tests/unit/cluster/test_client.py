@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from penstock.cluster.answers import error_of
-from penstock.cluster.client import KubeClient, resource_of
+from penstock.cluster.client import KubeClient, Request, resource_of
 from penstock.errors import ApiError, Conflict, Forbidden, Gone, NotFound, TooManyRequests, Undeclared
 from penstock.metrics import Metrics
 
@@ -99,9 +99,9 @@ class SlowServer(KubeClient):
         super().__init__(nobody, Metrics(), writes_in_flight=1)
         self.asked: list[str] = []
 
-    async def _send(self, method: str, path: str, **_: object) -> tuple[bytes, Mapping[str, str]]:
-        self.asked.append(path)
-        if method != "PUT":
+    async def _send(self, request: Request) -> tuple[bytes, Mapping[str, str]]:
+        self.asked.append(request.path)
+        if request.method != "PUT":
             await asyncio.Event().wait()
         return b"{}", {}
 
