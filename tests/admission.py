@@ -102,15 +102,16 @@ def pod_spec(*gates: str) -> Object:
     }
 
 
-def create(house: House, *gates: str, labels: dict[str, str] | None = None) -> str:
+def create(house: House, *gates: str, labels: dict[str, str] | None = None, fence: str = "") -> str:
     """Create a pod as its owner would, and return its path."""
-    metadata = {"name": f"replica-{next(NUMBERS)}", "labels": labels or {}}
+    annotations = {FENCE_ANNOTATION: fence} if fence else {}
+    metadata = {"name": f"replica-{next(NUMBERS)}", "labels": labels or {}, "annotations": annotations}
     house.cp.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(*gates)})
     return f"{PODS}/{metadata['name']}"
 
 
-def gated(house: House) -> str:
-    return create(house, GATE, labels={POOL_LABEL: "llama"})
+def gated(house: House, fence: str = "") -> str:
+    return create(house, GATE, labels={POOL_LABEL: "llama"}, fence=fence)
 
 
 def lift(fence: str | None = None) -> list[Object]:

@@ -80,6 +80,7 @@ _LIFTED_BY = f"the scheduling gate penstock.dev/placement is lifted only by {_OP
 _LAW = "every required node-affinity term of a lifted pod holds the law of its namespace: "
 _PLACE = f"{_LAW}country DE,FR, subdivision US-VA,CA-ON,!DE-BY"
 _CONTROL = f"{_LAW}operator !US,!CN"
+_FENCED = f"the annotation penstock.dev/fence says which leader lifted the gate, so it is written only by {_OPERATOR}"
 _POOL = f"the label penstock.dev/pool of an existing pod is changed only by {_OPERATOR}"
 _ISOLATED = "this replica was taken out of traffic because its place is not lawful"
 _ISOLATION = "that a pod was taken out of traffic (annotation penstock.dev/isolated-from) is written only by"
@@ -171,6 +172,16 @@ LIFTS = (
         _LIFTED_BY,
         (DEVELOPER, "takes the gate away and keeps the law", pods.lift_with_the_law),
         (ANYWHERE, "takes the gate away where there is no law", pods.lift_where_there_is_no_law),
+    ),
+    *_refused(
+        By.GATE,
+        _FENCED,
+        (BREAK_GLASS, "lifts the gate in a leader's name", pods.lift_in_a_leaders_name),
+        (BREAK_GLASS, "lifts it where its maker had written that", pods.lift_what_was_made_in_a_leaders_name),
+        (BREAK_GLASS, "says later that a leader lifted it", pods.say_that_a_leader_lifted_it),
+        (DEVELOPER, "says that a leader lifted it", pods.say_that_a_leader_lifted_it),
+        (STATUS_WRITER, "says so through `pods/status`", pods.say_by_status_that_a_leader_lifted_it),
+        (DEVELOPER, "says that none lifted what a leader did", pods.deny_that_a_leader_lifted_it),
     ),
     *_refused(
         By.LIFT,

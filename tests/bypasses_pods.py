@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from admission import LEADER
 from bypasses_bank import (
     BANK,
     COUNTRYLESS,
+    EPOCH,
     FRENCH,
     GERMAN,
     GPU_CONTAINER,
@@ -38,6 +40,7 @@ from penstock.api.names import (
     COUNTRY_LABEL,
     DEVICE_CLASS_RESOURCE_PREFIX,
     EVIDENCE_LABEL,
+    FENCE_ANNOTATION,
     ISOLATED_ANNOTATION,
     OPERATOR_LABEL,
     POOL_LABEL,
@@ -48,6 +51,7 @@ from rig.waiting import wait_for
 
 ALL_GPUS = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]
 EVERY_GPU = {"nvidia.cdi.k8s.io/container.server": "management.nvidia.com/gpu=all"}
+FENCED: Object = {"metadata": {"annotations": {FENCE_ANNOTATION: f"{LEADER}/{EPOCH}"}}}
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
 # --------------------------------------------------------------------------------------------------------- creation
@@ -203,6 +207,27 @@ def lift_where_there_is_no_law(house: House, who: str) -> object:
     path = f"{NAMESPACES}/default/pods"
     house.cp.api.create(path, made)
     return house[who].patch(f"{path}/{made['metadata']['name']}", lifting(who, []), "json")
+
+
+def lift_in_a_leaders_name(house: House, who: str) -> object:
+    fence = {"op": "add", "path": "/metadata/annotations", "value": FENCED["metadata"]["annotations"]}
+    return house[who].patch(create(house.cp.api), [*lifting(who, [GERMAN]), fence], "json")
+
+
+def lift_what_was_made_in_a_leaders_name(house: House, who: str) -> object:
+    return house[who].patch(create(house.cp.api, **FENCED), lifting(who, [GERMAN]), "json")
+
+
+def say_that_a_leader_lifted_it(house: House, who: str) -> object:
+    return house[who].patch(create(house.cp.api), FENCED)
+
+
+def say_by_status_that_a_leader_lifted_it(house: House, who: str) -> object:
+    return house[who].patch(f"{create(house.cp.api)}/status", FENCED)
+
+
+def deny_that_a_leader_lifted_it(house: House, who: str) -> object:
+    return house[who].patch(create(house.cp.api, **FENCED), {"metadata": {"annotations": {FENCE_ANNOTATION: None}}})
 
 
 def lift_without_the_law(house: House, who: str) -> object:

@@ -26,7 +26,7 @@ from admission import (
     pod_spec,
     refusal,
 )
-from penstock.api.names import DECISION_ANNOTATION, GATE, LEASE_NAME, POOL_LABEL
+from penstock.api.names import DECISION_ANNOTATION, FENCE_ANNOTATION, GATE, LEASE_NAME, POOL_LABEL
 from rig.api import ApiError
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
@@ -59,6 +59,20 @@ def test_nobody_else_lifts_our_gate(house: House, identity: str) -> None:
 @pytest.mark.parametrize(("identity", "fence"), ((OPERATOR, FENCE), (BREAK_GLASS, None)))
 def test_the_operator_and_the_break_glass_group_lift_our_gate(house: House, identity: str, fence: str | None) -> None:
     assert "schedulingGates" not in house[identity].patch(gated(house), lift(fence), "json")["spec"]
+
+
+def test_break_glass_takes_a_fence_away_that_the_maker_of_a_pod_wrote(house: House) -> None:
+    path = gated(house, FENCE)
+    gone = {"op": "remove", "path": f"/metadata/annotations/{FENCE_ANNOTATION.replace('/', '~1')}"}
+    lifted = house[BREAK_GLASS].patch(path, [*lift(), gone], "json")
+    assert ("schedulingGates" in lifted["spec"], lifted["metadata"].get("annotations", {})) == (False, {})
+
+
+def test_what_a_leader_lifted_is_everybodys_to_write_but_its_fence(house: House) -> None:
+    path = gated(house)
+    house[OPERATOR].patch(path, lift(FENCE), "json")
+    house[USER].patch(path, {"metadata": {"annotations": {"team": "search"}}})
+    refusal("gate", house[USER], path, {"metadata": {"annotations": {FENCE_ANNOTATION: None}}})
 
 
 CHANGES_OF_POOL = pytest.mark.parametrize(

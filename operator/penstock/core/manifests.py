@@ -185,6 +185,9 @@ def lift_patch(lift: Lift) -> PatchOperations:
     if terms:
         operations.append(_affinity_operation(lift.pod, terms))
     operations += _annotation_operations(_lift_annotations(lift), annotated=lift.pod.annotated)
+    if lift.pod.fence and not lift.fence:
+        # Whoever made the pod wrote one: with it this lift would pass for a leader's.
+        operations.append({"op": "remove", "path": _annotation_path(FENCE_ANNOTATION)})
     operations.append({"op": "remove", "path": "/spec/schedulingGates"})
     return operations
 
@@ -220,10 +223,11 @@ def _lift_annotations(lift: Lift) -> dict[str, str]:
 def _annotation_operations(annotations: Mapping[str, str], *, annotated: bool) -> PatchOperations:
     if not annotated:
         return [{"op": "add", "path": "/metadata/annotations", "value": dict(annotations)}]
-    return [
-        {"op": "add", "path": "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1"), "value": value}
-        for key, value in annotations.items()
-    ]
+    return [{"op": "add", "path": _annotation_path(key), "value": value} for key, value in annotations.items()]
+
+
+def _annotation_path(key: str) -> str:
+    return "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
 
 
 def deletion_cost_patch(pod: Pod, cost: int) -> PatchOperations:

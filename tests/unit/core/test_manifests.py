@@ -242,3 +242,12 @@ def test_a_service_takes_only_pods_that_serve() -> None:
     made = service(KEY, "uid-pool", OWNED["serving"])
     assert made
     assert made["spec"]["selector"] == {"penstock.dev/pool": "llama", "penstock.dev/serving": "true"}
+
+
+@pytest.mark.parametrize(("fence", "removed"), (("", 1), ("penstock-0/3", 0)))
+def test_a_fence_that_the_maker_of_a_pod_wrote_goes_where_no_leader_lifts(fence: str, removed: int) -> None:
+    pod = replace(LIFT.pod, annotated=True, fence="somebody/7")
+    path = "/metadata/annotations/penstock.dev~1fence"
+    operations = lift_patch(replace(LIFT, pod=pod, fence=fence))
+    assert operations.count({"op": "remove", "path": path}) == removed
+    assert sum(one["path"] == path for one in operations) == 1

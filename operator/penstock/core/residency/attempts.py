@@ -12,6 +12,7 @@ from penstock.api.names import (
     CLEARANCE_LABEL,
     COUNTRY_LABEL,
     EVIDENCE_LABEL,
+    FENCE_ANNOTATION,
     GATE,
     ISOLATED_ANNOTATION,
     LAW_LABEL,
@@ -120,6 +121,8 @@ def _gate(here: Surroundings) -> Iterator[Attempt]:
     yield Attempt("gate", "a lift with the law", Prober.USER, "PATCH", path, _lifted(_LAWFUL), lift, "json")
     yield Attempt("gate", "another pool label", Prober.USER, "PATCH", path, moved, move)
     yield Attempt("gate", "another pool label by status", Prober.USER, "PATCH", f"{path}/status", moved, move)
+    fenced = {"metadata": {"annotations": {FENCE_ANNOTATION: "verify/0"}}}
+    yield Attempt("gate", "a leader's fence", Prober.USER, "PATCH", path, fenced, f"the annotation {FENCE_ANNOTATION}")
     other = {"metadata": {"labels": {"verify": "other"}}}
     yield Attempt("gate", "another label", Prober.USER, "PATCH", path, other)
 
