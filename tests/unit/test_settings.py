@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from penstock.api.gpunode import CapperReading, GPUNodeStatus
 from penstock.api.names import LONGEST_HEARTBEAT_SECONDS
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.parse.telemetry import hear
 from penstock.errors import InvalidInput
 from penstock.settings import AgentSettings, CapperSettings, Settings, read

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from penstock.api.names import GATE, PLACE_LABELS
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.claims import Claims
 from penstock.cluster.filing import Filing, ReplicaSets
 from penstock.cluster.objects import (

@@ -1,6 +1,7 @@
 """What comes over the wire, and of it only what we read: unknown JSON is skipped, never allocated.
 
-Field names are Kubernetes' own. No cyclic references, so the garbage collector need not look (`gc=False`).
+Field names are Kubernetes' own. No cyclic references, so the garbage collector need not look (`gc=False`). Scheduling
+rules, GPUNodes and ResourceClaims have files of their own beside this one.
 """
 
 from __future__ import annotations
@@ -21,36 +22,7 @@ from penstock.api.names import (
     PLACE_SETTLED_ANNOTATION,
     REVISION_ANNOTATION,
 )
-from penstock.cluster.wire_scheduling import (
-    Affinity,
-    Expression,
-    LabelSelector,
-    Name,
-    NodeAffinity,
-    NodeSelector,
-    NodeSelectorTerm,
-    PodAffinity,
-    PodAffinityTerm,
-    SpreadConstraint,
-    Toleration,
-    Volume,
-)
-
-__all__ = [
-    "Affinity",
-    "Expression",
-    "LabelSelector",
-    "Name",
-    "NodeAffinity",
-    "NodeSelector",
-    "NodeSelectorTerm",
-    "PodAffinity",
-    "PodAffinityTerm",
-    "SpreadConstraint",
-    "Toleration",
-    "Volume",
-]
-"""What has a file of its own."""
+from penstock.cluster.wire_scheduling import Affinity, Name, SpreadConstraint, Toleration, Volume
 
 Quantity = str | int | float
 Quantities = dict[str, Quantity]
@@ -91,29 +63,22 @@ class OwnerReference(Struct, gc=False):
     controller: bool | None = None
 
 
-class Metadata(Struct, gc=False):
+class Unannotated(Struct, gc=False):
+    """The metadata of any object, annotations left out."""
+
     name: str = ""
     namespace: str = ""
     uid: str = ""
     resourceVersion: str = ""
     generation: int = 0
     labels: dict[str, str] | None = None
-    annotations: Annotations | None = None
     creationTimestamp: datetime | None = None
     deletionTimestamp: datetime | None = None
     ownerReferences: list[OwnerReference] | None = None
 
 
-class ManagedField(Struct, gc=False):
-    manager: str = ""
-    time: datetime | None = None
-    subresource: str = ""
-
-
-class WrittenMetadata(Metadata, gc=False):
-    """Metadata with the API server's own record of who wrote when."""
-
-    managedFields: list[ManagedField] | None = None
+class Metadata(Unannotated, gc=False):
+    annotations: Annotations | None = None
 
 
 # -------------------------------------------------------------------------------------------------------------- pods
@@ -188,8 +153,8 @@ class PodStatus(Struct, gc=False):
     conditions: list[Condition] | None = None
 
 
-class PodMetadata(Metadata, gc=False):
-    annotations: msgspec.Raw | UnsetType = UNSET  # type: ignore[assignment]
+class PodMetadata(Unannotated, gc=False):
+    annotations: msgspec.Raw | UnsetType = UNSET
     """Undecoded: of some it is their very names that say something."""
 
 
@@ -208,7 +173,7 @@ class PodTemplate(Struct, gc=False):
     metadata: TemplateMetadata | None = None
 
 
-# ------------------------------------------------------------------------------------------------ nodes and telemetry
+# ------------------------------------------------------------------------------------------------------------- nodes
 
 
 class Taint(Struct, gc=False):
@@ -236,108 +201,6 @@ class Node(Struct, gc=False):
     metadata: Metadata
     spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
-
-
-class MigInstance(Struct, gc=False):
-    uuid: str = ""
-    slices: int | None = None
-
-
-class Gpu(Struct, gc=False):
-    uuid: str = ""
-    index: int = 0
-    product: str = ""
-    memoryTotalBytes: int = 0
-    memoryUsedBytes: int = 0
-    powerWatts: float | None = None
-    powerP95Watts: float | None = None
-    accountedWatts: float | None = None
-    enforcedLimitWatts: float | None = None
-    enforcedLimitAgeSeconds: float | None = None
-    requestedLimitWatts: float | None = None
-    minimumLimitWatts: float | None = None
-    defaultLimitWatts: float | None = None
-    maximumLimitWatts: float | None = None
-    energyJoules: float | None = None
-    activityPercent: float | None = None
-    temperatureCelsius: float | None = None
-    thermalMarginCelsius: float | None = None
-    throttleReasons: list[str] | None = None
-    migMode: bool | None = None
-    migInstances: list[MigInstance] | None = None
-    health: str = ""
-    message: str = ""
-
-
-class Platform(Struct, gc=False):
-    chassisSerial: str = ""
-    slot: int | None = None
-    tray: int | None = None
-    hostID: int | None = None
-    fabricCluster: str = ""
-    fabricClique: int | None = None
-
-
-class PodReading(Struct, gc=False):
-    namespace: str = ""
-    name: str = ""
-    devices: list[str] | None = None
-    claims: list[str] | None = None
-    shared: bool = False
-    watts: float | None = None
-    activityPercent: float | None = None
-    attribution: str = ""
-
-
-class CappedGpu(Struct, gc=False):
-    uuid: str = ""
-    outcome: str = ""
-    reason: str = ""
-    podUID: str = ""
-    baselineWatts: float | None = None
-
-
-class CapperStatus(Struct, gc=False):
-    mode: str = ""
-    sequence: int = 0
-    heartbeatSeconds: float = 0.0
-    gpus: list[CappedGpu] | None = None
-
-
-class PlaceStatus(Struct, gc=False):
-    conditions: list[NodeCondition] | None = None
-
-
-class GpuNodeStatus(Struct, gc=False):
-    heartbeatSeconds: float = 0.0
-    sequence: int = 0
-    sampledAt: str = ""
-    """Read where the report is judged: an agent may write what the API server takes for a time and nobody else does."""
-    platform: Platform | None = None
-    gpus: list[Gpu] | None = None
-    podResources: str = ""
-    pods: list[PodReading] | None = None
-    unallocatedInUse: list[str] | None = None
-    capper: CapperStatus | None = None
-    place: PlaceStatus | None = None
-
-
-class Cap(Struct, gc=False):
-    uuid: str = ""
-    watts: float = 0.0
-    namespace: str = ""
-    pod: str = ""
-    podUID: str = ""
-
-
-class GpuNodeSpec(Struct, gc=False):
-    caps: list[Cap] | None = None
-
-
-class GpuNode(Struct, gc=False):
-    metadata: WrittenMetadata
-    spec: GpuNodeSpec | None = None
-    status: GpuNodeStatus | None = None
 
 
 # --------------------------------------------------------------------------------------------------------- workloads

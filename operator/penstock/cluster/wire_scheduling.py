@@ -1,4 +1,4 @@
-"""What comes over the wire of a pod's scheduling rules. `cluster.wire` has all that comes."""
+"""What comes over the wire of a pod's scheduling rules."""
 
 from __future__ import annotations
 

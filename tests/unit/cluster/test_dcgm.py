@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.parse.dcgm import Answers, Report, reports
 from penstock.cluster.parse.prometheus import Series
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.api.names import LONGEST_HEARTBEAT_SECONDS
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.core.model import Cap, CappedGpu, Capper, CapperMode
 
 _MODES = {mode.value: mode for mode in CapperMode}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.parse.dcgm_fields import FRESH_INTERVALS, GAUGES, INSTANCE_LABEL, METERS, Gauge, Meter
 from penstock.cluster.parse.pods import whole
 from penstock.cluster.parse.prometheus import Series

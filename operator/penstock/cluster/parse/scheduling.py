@@ -13,7 +13,8 @@ from msgspec import UNSET
 from msgspec.structs import fields
 
 from penstock.api.names import NODE_NAME_FIELD
-from penstock.cluster import wire
+from penstock.cluster import wire_scheduling as wire
+from penstock.cluster.wire import PodSpec
 from penstock.core.placement.scheduling import (
     NO_LABELS,
     AntiAffinity,
@@ -37,7 +38,7 @@ _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 NO_RULES = Scheduling()
 
 
-def scheduling(spec: wire.PodSpec, namespace: str, labels: Labels) -> Scheduling:
+def scheduling(spec: PodSpec, namespace: str, labels: Labels) -> Scheduling:
     """The rules of a pod (or of a template's pods) in `namespace` with `labels`."""
     return Scheduling(
         node_selector=frozen_labels(spec.nodeSelector),
@@ -57,7 +58,7 @@ def frozen_labels(labels: dict[str, str] | None) -> Labels:
     return MappingProxyType(labels) if labels else NO_LABELS
 
 
-def node_terms(spec: wire.PodSpec) -> tuple[NodeTerm, ...]:
+def node_terms(spec: PodSpec) -> tuple[NodeTerm, ...]:
     """The required node affinity terms, ORed; an empty term stays, it matches nothing."""
     required = _required_node_affinity(spec.affinity)
     if required is None:
@@ -81,7 +82,7 @@ def pin(terms: Iterable[NodeTerm]) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def host_ports(spec: wire.PodSpec) -> tuple[HostPort, ...]:
+def host_ports(spec: PodSpec) -> tuple[HostPort, ...]:
     """Ports that the pod takes of its node; with `hostNetwork` every container port is one."""
     return tuple(
         HostPort(number, port.protocol or "TCP", port.hostIP or _EVERY_ADDRESS)
@@ -91,7 +92,7 @@ def host_ports(spec: wire.PodSpec) -> tuple[HostPort, ...]:
     )
 
 
-def anti_affinity(spec: wire.PodSpec, labels: Labels) -> tuple[AntiAffinity, ...]:
+def anti_affinity(spec: PodSpec, labels: Labels) -> tuple[AntiAffinity, ...]:
     """The required anti-affinity terms, judged or not."""
     return tuple(
         AntiAffinity(term.topologyKey, _own_rule(term.labelSelector, term.matchLabelKeys, labels))
@@ -103,7 +104,7 @@ def anti_affinity(spec: wire.PodSpec, labels: Labels) -> tuple[AntiAffinity, ...
 # ----------------------------------------------------------------------------------------------- what nobody can judge
 
 
-def _unjudged(spec: wire.PodSpec, namespace: str, labels: Labels) -> Iterator[str]:
+def _unjudged(spec: PodSpec, namespace: str, labels: Labels) -> Iterator[str]:
     if spec.schedulerName not in ("", DEFAULT_SCHEDULER):
         yield "spec.schedulerName"
     yield from _unjudged_affinity(spec, namespace, labels)
@@ -115,7 +116,7 @@ def _unjudged(spec: wire.PodSpec, namespace: str, labels: Labels) -> Iterator[st
         yield "spec.resourceClaims"
 
 
-def _unjudged_affinity(spec: wire.PodSpec, namespace: str, labels: Labels) -> Iterator[str]:
+def _unjudged_affinity(spec: PodSpec, namespace: str, labels: Labels) -> Iterator[str]:
     if (
         spec.affinity
         and spec.affinity.podAffinity
@@ -127,7 +128,7 @@ def _unjudged_affinity(spec: wire.PodSpec, namespace: str, labels: Labels) -> It
             yield f"spec.affinity.podAntiAffinity.{_REQUIRED}[{index}]"
 
 
-def _placing_volumes(spec: wire.PodSpec) -> Iterator[str]:
+def _placing_volumes(spec: PodSpec) -> Iterator[str]:
     for index, volume in enumerate(spec.volumes or ()):
         for source in _VOLUME_SOURCES:
             if getattr(volume, source) is not UNSET:
@@ -203,13 +204,13 @@ def _required_node_affinity(affinity: wire.Affinity | None) -> wire.NodeSelector
     return affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
 
 
-def _anti_affinity_terms(spec: wire.PodSpec) -> list[wire.PodAffinityTerm]:
+def _anti_affinity_terms(spec: PodSpec) -> list[wire.PodAffinityTerm]:
     if spec.affinity is None or spec.affinity.podAntiAffinity is None:
         return []
     return spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution or []
 
 
-def _hard_constraints(spec: wire.PodSpec) -> Iterator[wire.SpreadConstraint]:
+def _hard_constraints(spec: PodSpec) -> Iterator[wire.SpreadConstraint]:
     return (one for one in spec.topologySpreadConstraints or () if one.whenUnsatisfiable == "DoNotSchedule")
 
 

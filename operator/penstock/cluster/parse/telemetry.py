@@ -14,7 +14,7 @@ import msgspec
 from msgspec import structs
 
 from penstock.api.names import CAPPER_MANAGER, DOUBT_MANAGER, LONGEST_HEARTBEAT_SECONDS
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.parse.capper import capper, caps
 from penstock.cluster.parse.pods import moment, unix_time
 from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry

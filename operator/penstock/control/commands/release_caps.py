@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.api.meta import rfc3339
 from penstock.api.names import GROUP, VERSION
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.client import MERGE_PATCH, KubeClient
 from penstock.cluster.listing import Unread, readable
 from penstock.cluster.parse.telemetry import decode_gpu_node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from penstock.cluster import wire
+from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.client import KubeClient
 from penstock.cluster.listing import Unread, list_nodes, readable
 from penstock.cluster.parse.telemetry import age_seconds, decode_gpu_node
