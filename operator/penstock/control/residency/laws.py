@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from penstock.api.jurisdictiongroup import JurisdictionGroupStatus
 from penstock.api.names import EVIDENCE_TIME_LABEL, PLACE_LABELS
+from penstock.api.stored import stored
 from penstock.cluster.objects import GroupObject, LawObject, PolicyObject
 from penstock.cluster.state import ClusterState
 from penstock.control.residency.ceilings import Ceilings, Law, Settled
@@ -369,6 +371,5 @@ def _is_same(one: LawObject[Any], other: LawObject[Any]) -> bool:
 
 def recalled_group(found: GroupObject) -> Group | None:
     """What was in force of a group when its status was written."""
-    written = found.status.get("inForce") or {}
-    codes, version = written.get("codes"), written.get("version")
-    return Group(version, frozenset(codes)) if codes and version else None
+    written = stored(JurisdictionGroupStatus, found.status).in_force
+    return Group(written.version, frozenset(written.codes)) if written and written.codes else None

@@ -16,7 +16,7 @@ from penstock.cluster.parse.written import exception_object, group_object, polic
 from penstock.cluster.state import ClusterState
 from penstock.control.picture import Picture
 from penstock.control.residency.law_report import exception_facts
-from penstock.control.residency.laws import Laws, by_place, is_lawful
+from penstock.control.residency.laws import Laws, by_place, is_lawful, recalled_group
 from penstock.core.model import PoolKey
 from penstock.core.pool import Pool
 from penstock.core.residency import law_status, reading
@@ -442,3 +442,21 @@ def test_an_exempt_namespace_that_comes_under_a_selector_by_its_labels_says_so(d
     assert desk.found(here).held is None
     desk.namespace(here.namespace, sector=BANK)
     assert desk.found(here).held
+
+
+@pytest.mark.parametrize(
+    ("in_force", "codes"),
+    (
+        pytest.param({"version": "1", "codes": ["DE", "FR"], "ofARelease": "to come"}, {"DE", "FR"}, id="newer"),
+        pytest.param({"version": "1", "codes": "DE"}, None, id="codes that are no list"),
+        pytest.param(7, None, id="no list at all"),
+        pytest.param(None, None, id="nothing"),
+    ),
+)
+def test_what_was_in_force_of_a_group_is_read_as_far_as_this_release_can(
+    in_force: object, codes: set[str] | None
+) -> None:
+    metadata = {"name": "eu", "uid": "u", "generation": 1, "resourceVersion": "1"}
+    metadata |= {"creationTimestamp": "2026-11-21T12:00:00Z"}
+    found = recalled_group(group_object({"metadata": metadata, "spec": {}, "status": {"inForce": in_force}}))
+    assert (set(found.codes) if found else None) == codes
