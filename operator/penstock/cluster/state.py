@@ -9,7 +9,6 @@ a hundred a second in a large fleet. A heartbeat marks its node and wakes nobody
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,10 +30,10 @@ from penstock.cluster.objects import (
     ResourceClaim,
     Service,
 )
-from penstock.cluster.parse.news import is_news
-from penstock.cluster.parse.telemetry import Heard, age_seconds, hear
+from penstock.cluster.parse.telemetry import age_seconds
+from penstock.cluster.reports import Reports
 from penstock.cluster.shelf import Shelf, is_older
-from penstock.core.model import Node, Pod, PoolKey, Telemetry
+from penstock.core.model import Node, Pod, PoolKey
 from penstock.core.residency.enforcement import Verification
 
 
@@ -59,7 +58,8 @@ class ClusterState:
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic, hears_agents: bool = True) -> None:
         self.nodes: dict[str, Node] = {}
-        self.telemetry: dict[str, Telemetry] = {}
+        self._reports = Reports(now)
+        self.telemetry = self._reports.telemetry
         self.pods: dict[str, Pod] = {}
         """By uid, with assumed placements filled in."""
         self._filing = Filing()
@@ -90,10 +90,7 @@ class ClusterState:
 
         self._now = now
         self._hears_agents = hears_agents
-        self._heard: dict[str, Heard] = {}
-        self._claims: dict[str, str] = {}
-        """GPU UUID → the node whose report had it first."""
-        self._pod_claims = Claims()
+        self._claims = Claims()
         self._assumed: dict[str, tuple[str, Pod]] = {}
         self.first_seen_at: dict[str, float] = {}
         """When each pod (by uid) first appeared here, on our monotonic clock."""
@@ -137,7 +134,7 @@ class ClusterState:
         known = self._seen(pod.uid)
         if known is not None and is_older(pod.resource_version, known.resource_version):
             return
-        self._store_pod(self._with_assumption(replace(pod, claimed=self._pod_claims.of(pod.uid))))
+        self._store_pod(self._with_assumption(replace(pod, claimed=self._claims.of(pod.uid))))
 
     def delete_pod(self, uid: str) -> None:
         self._assumed.pop(uid, None)
@@ -208,14 +205,14 @@ class ClusterState:
             self.rouse()
 
     def put_claim(self, claim: ResourceClaim) -> None:
-        self._hand_over(self._pod_claims.put(claim))
+        self._hand_over(self._claims.put(claim))
 
     def delete_claim(self, key: str) -> None:
-        self._hand_over(self._pod_claims.delete(key))
+        self._hand_over(self._claims.delete(key))
 
     def _hand_over(self, uids: frozenset[str]) -> None:
         for uid in uids & self.pods.keys():
-            self._store_pod(replace(self.pods[uid], claimed=self._pod_claims.of(uid)))
+            self._store_pod(replace(self.pods[uid], claimed=self._claims.of(uid)))
 
     # ------------------------------------------------------------------------------------------ nodes and telemetry
 
@@ -237,58 +234,25 @@ class ClusterState:
             self.put_report(seen, age_seconds(seen, server_time))
 
     def doubt_gpu_node(self, name: str, why: str) -> None:
-        """A GPUNode that cannot be read. What was heard before is no more than stale; nothing before is no report."""
-        if not self._hears_agents:
-            return
-        known = self._heard.get(name)
-        doubt = f"its GPUNode cannot be read: {why}"
-        if known is None:
-            self.put_report(wire.GpuNode(wire.WrittenMetadata(name)), math.inf, doubt)
-            return
-        self._heard[name] = replace(known, telemetry=replace(known.telemetry, contradiction=doubt))
-        self.telemetry[name] = self._heard[name].telemetry
-        self._mark_node(name)
-
-    def put_report(self, seen: wire.GpuNode, age: float | None, doubt: str = "") -> None:
-        """A report of one node's GPUs, `age` seconds old. `doubt` says what in it cannot be true, if anything."""
-        name = seen.metadata.name
-        before = self._heard.get(name)
-        heard = hear(seen, before, self._now(), age)
-        doubt = doubt or self._claim(name, before, heard)
-        if doubt:
-            heard = replace(heard, telemetry=replace(heard.telemetry, contradiction=doubt))
-        self._heard[name] = heard
-        self.telemetry[name] = heard.telemetry
-        # A mere heartbeat waits for the next turn: it keeps the node fresh, but no decision turns on it.
-        self.dirty_nodes.add(name)
-        if before is None or is_news(before.telemetry, heard.telemetry):
-            self.wake.set()
-
-    def _claim(self, name: str, before: Heard | None, heard: Heard) -> str:
-        """Whose GPUs a report speaks of; in words, if one of them is another node's.
-
-        The node that had it first keeps it: who copies a report taints himself, not the one whose report it was.
-        After a start that is the one listed first.
-        """
-        own = {gpu.uuid for gpu in heard.telemetry.gpus}
-        for gpu in before.telemetry.gpus if before else ():
-            if gpu.uuid not in own and self._claims.get(gpu.uuid) == name:
-                del self._claims[gpu.uuid]
-        for gpu in heard.telemetry.gpus:
-            if (owner := self._claims.setdefault(gpu.uuid, name)) != name:
-                told = f"{gpu.uuid} is node {owner}'s; delete the GPUNode of the one that has it no more"
-                return f"GPU {gpu.index}: {told}"
-        return ""
+        """A GPUNode that cannot be read."""
+        if self._hears_agents:
+            self._reports.doubt(name, f"its GPUNode cannot be read: {why}")
+            self._mark_node(name)
 
     def delete_gpu_node(self, name: str) -> None:
         if self._hears_agents:
             self.drop_report(name)
 
+    def put_report(self, seen: wire.GpuNode, age: float | None, doubt: str = "") -> None:
+        """A report of one node's GPUs, `age` seconds old. `doubt` says what in it cannot be true, if anything."""
+        # A mere heartbeat waits for the next turn: it keeps the node fresh, but no decision turns on it.
+        self.dirty_nodes.add(seen.metadata.name)
+        if self._reports.put(seen, age, doubt):
+            self.wake.set()
+
     def drop_report(self, name: str) -> None:
         """Forget what was heard of a node."""
-        self._heard.pop(name, None)
-        self._claims = {uuid: node for uuid, node in self._claims.items() if node != name}
-        if self.telemetry.pop(name, None) is not None:
+        if self._reports.drop(name):
             self._mark_node(name)
 
     def _mark_node(self, name: str) -> None:

@@ -242,34 +242,6 @@ def test_an_agent_that_speaks_again_wakes_the_planner() -> None:
     assert state.take_dirty().nodes == {"n1"}
 
 
-def named(node: str, sequence: int, *uuids: str) -> Any:
-    gpus = [{"uuid": uuid, "index": at} for at, uuid in enumerate(uuids)]
-    status = {"heartbeatSeconds": 10, "sequence": sequence, "sampledAt": "2026-11-20T00:00:00Z", "gpus": gpus}
-    return decode_gpu_node(msgspec.json.encode({"metadata": {"name": node}, "status": status}))
-
-
-def doubted(state: ClusterState) -> list[str]:
-    return [name for name, heard in state.telemetry.items() if "is node" in heard.contradiction]
-
-
-def test_who_reports_another_node_s_gpu_is_not_believed_and_the_other_is(state: ClusterState) -> None:
-    state.put_gpu_node(named("n1", 1, "GPU-a", "GPU-b"), None)
-    state.put_gpu_node(named("n2", 1, "GPU-c", "GPU-b"), None)
-    state.put_gpu_node(named("n1", 2, "GPU-a", "GPU-b"), None)
-    assert doubted(state) == ["n2"]
-    assert state.telemetry["n2"].contradiction.startswith("GPU 1: GPU-b is node n1's")
-
-
-def test_a_gpu_that_moved_is_the_new_node_s_once_the_old_one_lets_go(state: ClusterState) -> None:
-    state.put_gpu_node(named("n1", 1, "GPU-a", "GPU-b"), None)
-    state.put_gpu_node(named("n1", 2, "GPU-a"), None)
-    state.put_gpu_node(named("n2", 1, "GPU-b"), None)
-    assert doubted(state) == []
-    state.delete_gpu_node("n1")
-    state.put_gpu_node(named("n2", 2, "GPU-b", "GPU-a"), None)
-    assert doubted(state) == []
-
-
 def test_a_deleted_gpu_node_is_forgotten_with_its_sequence(state: ClusterState) -> None:
     state.put_gpu_node(report(100), None)
     state.delete_gpu_node("n1")
