@@ -12,7 +12,7 @@ import pytest
 from penstock.api.names import LAW_LABEL, LAW_REQUIRED, LAW_SELECTORS_ANNOTATION, PROBE_NAMESPACE
 from penstock.cluster.client import MERGE_PATCH
 from penstock.cluster.objects import Namespace
-from penstock.cluster.parse.written import policy_object
+from penstock.cluster.parse.written import exception_object, policy_object
 from penstock.cluster.state import ClusterState
 from penstock.control.residency.laws import Laws
 from penstock.control.residency.marking import RETRY_SECONDS, Marking
@@ -147,6 +147,28 @@ def test_what_somebody_writes_over_it_at_once_is_written_again_at_once(desk: Des
     (written,) = desk.turn(0.0)
     desk.namespace({LAW_LABEL: LAW_REQUIRED}, {**written["annotations"], "law.penstock.dev/country": "US"})
     assert [one["annotations"]["law.penstock.dev/country"] for one in desk.turn(0.1)] == ["DE"]
+
+
+def test_a_pool_under_an_exception_has_a_law_of_its_own_for_as_long_as_that_lasts(desk: Desk) -> None:
+    desk.policy(allowed=["DE"])
+    (written,) = desk.turn(0.0)
+    desk.namespace({LAW_LABEL: LAW_REQUIRED}, written["annotations"])
+    assert desk.turn(1.0) == []
+    widens = {"pool": "traders", "policies": ["ours"], "widen": {"allowed": ["CH"]}, "requester": "anna"}
+    widens |= {"reason": "the hall is rebuilt", "expires": "1970-01-01T00:01:00Z", "approval": {"by": "otto"}}
+    metadata = {"name": "move", "namespace": "bank", "uid": "e", "generation": 1, "resourceVersion": "8"}
+    metadata |= {"creationTimestamp": "1970-01-01T00:00:00Z"}
+    desk.state.exceptions.put(exception_object({"metadata": metadata, "spec": widens}))
+    (widened,) = desk.turn(2.0)
+    own = {f"{axis}.law.penstock.dev/traders": text for axis, text in {**FREE, "country": "CH,DE"}.items()}
+    assert widened["annotations"] == {**written["annotations"], **own}
+    desk.namespace({LAW_LABEL: LAW_REQUIRED}, widened["annotations"])
+    assert desk.turn(3.0) == []
+    desk.laws.keep_time(60.0)
+    desk.server.applied.clear()
+    desk.marking.keep(desk.laws, 4.0)
+    (narrowed,) = desk.server.applied
+    assert narrowed["annotations"] == {**written["annotations"], **dict.fromkeys(own)}
 
 
 class Pending:
