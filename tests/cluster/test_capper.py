@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -48,10 +48,11 @@ class Rig(NodeRig):
         """The enforced limits as the agent read them back."""
         return [gpu["enforcedLimitWatts"] for gpu in status["gpus"]]
 
-    def ask(self, *caps: Object) -> None:
-        """As the operator does."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.operator.patch(GPU_NODE, {"spec": {"caps": list(caps), "capsAt": now, "capsFence": ""}})
+    def ask(self, *caps: Object, age_seconds: float = 0.0, urgent: bool = False) -> None:
+        """As the operator does, or did so long ago."""
+        at = (datetime.now(UTC) - timedelta(seconds=age_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        spec = {"caps": list(caps), "capsAt": at, "capsFence": "", "capsUrgent": urgent}
+        self.operator.patch(GPU_NODE, {"spec": spec})
 
     def cap(self, index: int, watts: float, pod: str = "replica") -> Object:
         uid = self.plane.api.get(f"{PODS}/{pod}")["metadata"]["uid"]
@@ -180,6 +181,41 @@ def test_a_capper_that_is_told_to_stop_leaves_the_limits_under_which_pods_run(ri
     sequence = rig.status["sequence"]
     later = rig.until("two reports later", lambda status: status["sequence"] >= sequence + 2)
     assert rig.limits(later) == [400, 700]
+    rig.cappers.start(NODE)
+
+
+def test_while_the_operator_is_silent_a_limit_may_sink_and_none_rises_or_is_given_back(rig: Rig) -> None:
+    rig.ask(rig.cap(0, 400), rig.cap(1, 400))
+    rig.until("both are capped", lambda status: rig.limits(status) == [400, 400])
+    rig.cappers.kill(NODE)
+    # Two minutes cannot pass in a test: the last word is so old when the capper begins to listen.
+    rig.ask(rig.cap(0, 600), rig.cap(1, 300), age_seconds=130)
+    rig.cappers.start(NODE)
+    kept = ("Applied", "OperatorSilent")
+    wanted = dict(zip(rig.uuids, (kept, ("Applied", "")), strict=True))
+    status = rig.until("it keeps the one and lowers the other", lambda status: rig.capped(status) == wanted)
+    assert "no word of the operator for 120 s" in status["capper"]["message"]
+    rig.until("the agent reads them back", lambda status: rig.limits(status) == [400, 300])
+    rig.operator.patch(GPU_NODE, {"spec": {"caps": []}})
+    status = rig.until("both are kept", lambda status: set(rig.capped(status).values()) == {kept})
+    later = rig.until("two reports later", lambda now: now["sequence"] >= status["sequence"] + 2)
+    assert rig.limits(later) == [400, 300]
+    rig.ask()
+    rig.until("with its next word what was there before is back", lambda status: rig.limits(status) == [700, 700])
+
+
+def test_only_in_an_emergency_more_gpus_are_set_in_a_minute_than_the_installation_allows(rig: Rig) -> None:
+    rig.cappers.stop(NODE)
+    slow = start_cappers(rig.plane, rig.running, [NODE], gpus_per_minute=1)
+    both = rig.cap(0, 400), rig.cap(1, 400)
+    rig.ask(*both)
+    waits = [("Applied", ""), ("Waiting", "Pace")]
+    status = rig.until("one waits for its turn", lambda status: sorted(rig.capped(status).values()) == waits)
+    later = rig.until("two reports later", lambda now: now["sequence"] >= status["sequence"] + 2)
+    assert sorted(rig.limits(later)) == [400, 700]
+    rig.ask(*both, urgent=True)
+    rig.until("in an emergency it waits for nothing", lambda status: rig.limits(status) == [400, 400])
+    slow.stop(NODE)
     rig.cappers.start(NODE)
 
 

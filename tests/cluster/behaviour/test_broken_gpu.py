@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pynvml
 import pytest
 
 from factory import BRISK, PATIENCE_SECONDS, Factory
@@ -90,6 +91,39 @@ def test_the_replica_that_holds_a_lost_gpu_moves_and_its_neighbour_stays(factory
     faults.find(state, index)
     wait_for("it is over", lambda: condition(factory, node)["status"] == "False", PATIENCE_SECONDS)
     factory.delete_pool("llama")
+
+
+SUFFERED = {
+    "uncorrectable memory errors": ({"uncorrectable_ecc_errors": 2}, "NeedsReset"),
+    "a broken row and no spare one": ({"remapping_failed": 1}, "Failed"),
+    "a fabric that it could not join": ({"fabric_state": 3, "fabric_status": pynvml.NVML_ERROR_UNKNOWN}, "Failed"),
+}
+
+
+@pytest.mark.parametrize(("figures", "ailment"), SUFFERED.values(), ids=SUFFERED.keys())
+def test_a_gpu_takes_no_replica_once_its_memory_or_its_fabric_has_failed(
+    factory: Factory, plant: RunningPlant, figures: dict[str, int], ailment: str
+) -> None:
+    suffer(plant, figures)
+    series = f'penstock_gpu_node_gpus{{health="{ailment}",node="{NODES[0]}"}}'
+    wait_for("the operator knows", lambda: factory.operator.metrics().get(series) == 1, PATIENCE_SECONDS)
+    factory.pool("whole", replicas=2, gpus=GPUS)
+    waiting = factory.wait_waiting("whole", "InsufficientGPUs", PATIENCE_SECONDS)
+    assert f"({ailment}: 1)" in waiting["message"], waiting
+    factory.wait_running("whole", 1)
+    assert factory.nodes_of("whole") == [NODES[1]]
+    suffer(plant, {**figures, **dict.fromkeys(figures.keys() - {"fabric_state"}, 0)})
+    factory.wait_running("whole", 2)
+    factory.delete_pool("whole")
+
+
+def suffer(plant: RunningPlant, figures: dict[str, int]) -> None:
+    """What the first GPU's driver tells from now on; an error that only announces it has the agent ask at once."""
+    state = plant.plant.state(NODES[0])
+    with state.change(0) as device:
+        for name, value in figures.items():
+            setattr(device, name, value)
+    faults.raise_event(state, 0, 154)
 
 
 def test_a_node_whose_agent_hangs_in_one_call_gives_way_to_another_and_is_charged_no_less(

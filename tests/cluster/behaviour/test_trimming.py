@@ -18,6 +18,7 @@ from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
 from rig.install import install_chart, start_operator
 from rig.waiting import wait_for
+from row import QUICK
 
 Object = dict[str, Any]
 
@@ -31,6 +32,7 @@ AMPLE_WATTS, CUT_WATTS = 6000, 3200
 CEILING_SECONDS = 90.0
 LEAD_SECONDS = 25
 """From the announcement of the cut until it counts."""
+SHED_AFTER_SECONDS = 8
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Floor:
 
     def caps(self) -> list[Object]:
         found: list[Object] = self.plane.api.get(GPU_NODE).get("spec", {}).get("caps", [])
+        return found
+
+    def deeds(self) -> list[Object]:
+        """What the row's ladder did, newest first."""
+        found: list[Object] = self.plane.api.get(ROW)["status"]["ladder"].get("actions", [])
         return found
 
     def hurdle(self, name: str) -> Object:
@@ -191,3 +198,40 @@ def test_a_cap_that_no_device_takes_is_told_and_a_pool_that_did_not_opt_in_keeps
     wait_for("the draw has come down", lambda: floor.draw_watts() <= CUT_WATTS, CEILING_SECONDS)
     assert floor.limits()["batch"] == {700}, "though it matters less"
     assert len(floor.pods()) == 2, "and nothing was shed"
+
+
+def test_what_caps_alone_have_held_for_too_long_is_shed(floor: Floor) -> None:
+    for name in ("batch", "urgent"):
+        floor.plane.api.delete(f"{POOLS}/{name}")
+    wait_for("both pools are gone", lambda: not floor.pods(), CEILING_SECONDS)
+    ladder = {**QUICK, "shedAfterSeconds": SHED_AFTER_SECONDS}
+    floor.plane.api.patch(ROW, {"spec": {"ladder": ladder}})
+    floor.budget(AMPLE_WATTS, 0)
+    floor.plane.api.apply(pool("batch", minCapWatts=250))
+    floor.plane.api.apply(pool("urgent", minCapWatts=250, shed="Never"))
+    both = {"batch": {700}, "urgent": {700}}
+    wait_for("both pools run and draw in full", lambda: floor.limits() == both, CEILING_SECONDS)
+    wait_for("the draw is above the cut", lambda: floor.draw_watts() > CUT_WATTS, CEILING_SECONDS)
+    # Capped as far as they may be, they draw more than trimming is left at, and less than caps would not do for.
+    cut = round(OVERHEAD * 4 * 250 / 0.915)
+    announced = datetime.now(UTC)
+    floor.budget(cut, 10, confirm=cut)
+    lowest = {"batch": {250}, "urgent": {250}}
+    wait_for("both are capped as far as they may be", lambda: floor.limits() == lowest, CEILING_SECONDS)
+
+    def shed() -> Object | None:
+        return next((one for one in floor.deeds() if one["action"] == "Evict"), None)
+
+    told = wait_for("one is shed", shed, CEILING_SECONDS)
+    assert told["subject"].startswith("default/batch-")
+    capped = [at(one) for one in floor.deeds() if one["action"] == "Cap" and at(one) >= announced - SECOND]
+    assert at(told) - min(capped) >= SHED_AFTER_SECONDS * SECOND - SECOND
+    wait_for("it complies", lambda: floor.draw_watts() <= 0.85 * cut, CEILING_SECONDS)
+    assert floor.limits().keys() == {"urgent"}
+
+
+SECOND = timedelta(seconds=1)
+
+
+def at(deed: Object) -> datetime:
+    return datetime.fromisoformat(deed["at"])

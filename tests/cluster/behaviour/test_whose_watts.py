@@ -11,6 +11,7 @@ import pytest
 
 from factory import BRISK, Factory
 from penstock.api.names import GPU_RESOURCE
+from penstock.sim import faults
 from rig.agents import LOAD_ANNOTATION, STOLEN_ANNOTATION, Agents, RunningPlant, start_agents, start_plant
 from rig.controlplane import ControlPlane
 from rig.fleet import add_nodes, gpu_node
@@ -107,8 +108,45 @@ def test_a_pool_shows_the_watts_that_each_replica_draws_and_they_are_credited_wh
     wait_for("both replicas show what they draw", shown, CREDIT_CEILING_SECONDS)
     wait_committed(factory, 2 * LIMIT_WATTS + 2 * IDLE_WATTS)
     assert holders(factory)["Pool", "default/llama"] == pytest.approx(2 * LIMIT_WATTS, rel=0.01)
+    wait_for("its series tell the same", lambda: series_add_up(factory, plant), CREDIT_CEILING_SECONDS)
     factory.delete_pool("llama")
     wait_committed(factory, GPUS * IDLE_WATTS)
+
+
+def series_add_up(factory: Factory, plant: RunningPlant) -> bool:
+    """Idle and host watts are series of their own: with the pool's they are what the node draws."""
+    metrics, truth = factory.operator.metrics(), plant.plant.pod_watts(NODE)
+    measured, idle, host = (metrics[f'penstock_gpu_node_{one}_watts{{node="{NODE}"}}'] for one in SERIES)
+    pool = metrics['penstock_pool_measured_watts{attribution="Exact",namespace="default",pool="llama"}']
+    assert pool + idle == pytest.approx(measured, rel=0.001), "of one report"
+    assert host == pytest.approx((OVERHEAD - 1) * measured, rel=0.001)
+    return idle == pytest.approx(2 * IDLE_WATTS, rel=0.02) and pool == pytest.approx(sum(truth.values()), rel=0.02)
+
+
+SERIES = ("measured", "idle", "host")
+
+
+def test_a_chip_that_measures_its_module_alone_is_charged_by_its_module(factory: Factory, plant: RunningPlant) -> None:
+    by_module(plant, module_only=1, module_extra_mw=100_000)
+    wait_committed(factory, GPUS * (IDLE_WATTS + 100))
+    status = factory.plane.api.get(f"/apis/penstock.dev/v1alpha1/gpunodes/{NODE}")["status"]
+    told = {(gpu["powerScope"], gpu["enforcedLimitWatts"], gpu["maximumLimitWatts"]) for gpu in status["gpus"]}
+    assert told == {("Module", 800, 800)}
+    factory.pool("llama", gpus=1)
+    wait_committed(factory, 1.03 * 800 + (GPUS - 1) * (IDLE_WATTS + 100))
+    factory.delete_pool("llama")
+    by_module(plant, module_only=0, module_extra_mw=0)
+    wait_committed(factory, GPUS * IDLE_WATTS)
+
+
+def by_module(plant: RunningPlant, **figures: int) -> None:
+    """What each GPU's chip can measure from now on; the driver is loaded anew, for nothing else changes that."""
+    state = plant.plant.state(NODE)
+    for index in range(GPUS):
+        with state.change(index) as device:
+            for name, value in figures.items():
+                setattr(device, name, value)
+    faults.reload_driver(state)
 
 
 def test_a_gpu_that_works_without_a_pod_is_named_by_its_uuid_and_takes_nothing(
@@ -146,8 +184,11 @@ def test_a_foreign_pods_gpu_is_its_own_holder_at_its_enforced_limit(factory: Fac
 
 
 def test_the_agent_says_whose_gpus_they_are_and_nothing_of_pods_that_have_none(factory: Factory) -> None:
-    status = factory.plane.api.get(f"/apis/penstock.dev/v1alpha1/gpunodes/{NODE}")["status"]
-    assert (status["podResources"], status.get("pods", [])) == ("Read", [])
+    def without_pods() -> Object | None:
+        status: Object = factory.plane.api.get(f"/apis/penstock.dev/v1alpha1/gpunodes/{NODE}")["status"]
+        return status if (status["podResources"], status.get("pods", [])) == ("Read", []) else None
+
+    status = wait_for("the kubelet's list is empty", without_pods, CREDIT_CEILING_SECONDS)
     assert re.fullmatch(r"\d+(\.\d)?", str(status["idleWatts"]))
     assert status["idleWatts"] == pytest.approx(status["watts"], rel=0.01)
 
