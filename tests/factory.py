@@ -166,7 +166,10 @@ class Factory:
 
     def wait_waiting(self, name: str, reason: str, ceiling_seconds: float = SOON_SECONDS) -> Object:
         """Wait until the pool says that replicas wait for this reason; that entry of `status.waiting`."""
-        return wait_for(f"{name} says {reason}", lambda: self._waiting(name, reason), ceiling_seconds)
+        try:
+            return wait_for(f"{name} says {reason}", lambda: self._waiting(name, reason), ceiling_seconds)
+        except Waited as late:
+            raise Waited(f"{late}; the status is {self.status(name)}") from late
 
     def _waiting(self, name: str, reason: str) -> Object | None:
         waiting = self.status(name).get("waiting", [])
