@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from penstock.api.names import (
@@ -33,6 +32,7 @@ from penstock.core.model import Isolated, Mark, Node, Pod, PoolKey
 from penstock.core.placement.scheduling import NodeTerm, Operator, Requirement
 from penstock.core.residency import isolation
 from penstock.core.telemetry import PlaceMark
+from penstock.core.telling.figures import rfc3339
 
 Manifest = dict[str, Any]
 PatchOperations = list[dict[str, Any]]
@@ -140,7 +140,7 @@ def _metadata(key: PoolKey, pool_uid: str) -> Manifest:
         "labels": {POOL_LABEL: key.name},
         "ownerReferences": [
             {
-                "apiVersion": "penstock.dev/v1alpha1",
+                "apiVersion": API_VERSION,
                 "kind": "InferencePool",
                 "name": key.name,
                 "uid": pool_uid,
@@ -174,12 +174,15 @@ class Lift:
 def lift_patch(lift: Lift) -> PatchOperations:
     """The one JSON Patch that places a pod: law and pin in every term, decision, fence, and our gate removed.
 
-    It tests uid and gate first, so that it is carried out once or not at all, however often it is sent.
+    It tests uid and gates first, so that it is carried out once or not at all, however often it is sent. Gates of
+    others stay.
     `law` holds alternatives: with a pin exactly one, the one that the node satisfies.
     """
+    path = "/spec/schedulingGates"
+    gates = lift.pod.gates if lift.pod.foreign_gates else (GATE,)
     operations: PatchOperations = [
         {"op": "test", "path": "/metadata/uid", "value": lift.pod.uid},
-        {"op": "test", "path": "/spec/schedulingGates", "value": [{"name": GATE}]},
+        {"op": "test", "path": path, "value": [{"name": name} for name in gates]},
     ]
     terms = tightened_terms(lift.pod.scheduling.node_terms, lift.law, lift.node)
     if terms:
@@ -187,8 +190,8 @@ def lift_patch(lift: Lift) -> PatchOperations:
     operations += _annotation_operations(_lift_annotations(lift), annotated=lift.pod.annotated)
     if lift.pod.fence and not lift.fence:
         # Whoever made the pod wrote one: with it this lift would pass for a leader's.
-        operations.append({"op": "remove", "path": _annotation_path(FENCE_ANNOTATION)})
-    operations.append({"op": "remove", "path": "/spec/schedulingGates"})
+        operations.append({"op": "remove", "path": annotation_path(FENCE_ANNOTATION)})
+    operations.append({"op": "remove", "path": f"{path}/{gates.index(GATE)}" if len(gates) > 1 else path})
     return operations
 
 
@@ -223,10 +226,11 @@ def _lift_annotations(lift: Lift) -> dict[str, str]:
 def _annotation_operations(annotations: Mapping[str, str], *, annotated: bool) -> PatchOperations:
     if not annotated:
         return [{"op": "add", "path": "/metadata/annotations", "value": dict(annotations)}]
-    return [{"op": "add", "path": _annotation_path(key), "value": value} for key, value in annotations.items()]
+    return [{"op": "add", "path": annotation_path(key), "value": value} for key, value in annotations.items()]
 
 
-def _annotation_path(key: str) -> str:
+def annotation_path(key: str) -> str:
+    """Where a JSON Patch finds an annotation."""
     return "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
 
 
@@ -310,7 +314,7 @@ def place_patch(marks: Sequence[PlaceMark], reasons: Mapping[str, str]) -> Manif
             "status": "True",
             "reason": reasons[one.kind],
             "message": one.message,
-            "lastTransitionTime": datetime.fromtimestamp(one.since_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTransitionTime": rfc3339(one.since_time),
         }
         for one in marks
     ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.api.names import GATE, LEFT_ANNOTATION, RELEASE_ANNOTATION
-from penstock.core.manifests import Lift, Manifest, PatchOperations, lift_patch
+from penstock.core.manifests import Lift, Manifest, PatchOperations, annotation_path, lift_patch
 from penstock.core.model import Pod, PoolKey
 from penstock.core.residency import Alternative
 
@@ -156,7 +156,7 @@ def _hand_back(deployment: Holder, scene: Scene) -> Errand | None:
 def _give_back(deployment: Holder, wanted: int) -> Step:
     operations = [_same(deployment), {"op": "add", "path": "/spec/replicas", "value": wanted}]
     if LEFT_ANNOTATION in deployment.annotations:
-        operations.append({"op": "remove", "path": _annotation(LEFT_ANNOTATION)})
+        operations.append({"op": "remove", "path": annotation_path(LEFT_ANNOTATION)})
     return Step(deployment.path, deployment.uid, f"raise replicas from {deployment.replicas} to {wanted}", operations)
 
 
@@ -166,7 +166,7 @@ def _paused_by_us(deployment: Holder) -> bool:
 
 def _pause(deployment: Holder) -> Step:
     # Remembered on the object: a pause of somebody else's must outlive us, and ours must not.
-    mark = {"op": "add", "path": _annotation(RELEASE_ANNOTATION), "value": "paused"}
+    mark = {"op": "add", "path": annotation_path(RELEASE_ANNOTATION), "value": "paused"}
     operations = [_same(deployment), mark, {"op": "add", "path": "/spec/paused", "value": True}]
     return Step(deployment.path, deployment.uid, "pause", operations)
 
@@ -193,7 +193,7 @@ def _finish(deployment: Holder, *, resume: bool) -> Step:
         operations += _gate_removal(deployment)
         says.append("take the gate out")
     if resume:
-        operations.append({"op": "remove", "path": _annotation(RELEASE_ANNOTATION)})
+        operations.append({"op": "remove", "path": annotation_path(RELEASE_ANNOTATION)})
         operations.append({"op": "add", "path": "/spec/paused", "value": False})
         says.append("resume")
     return Step(deployment.path, deployment.uid, ", ".join(says) or "look", operations)
@@ -201,9 +201,6 @@ def _finish(deployment: Holder, *, resume: bool) -> Step:
 
 def _lift(pod: Pod, law: Law) -> Errand:
     operations = lift_patch(Lift(pod=pod, law=law, node="", record='{"released":true}', fence=""))
-    if pod.foreign_gates:
-        operations[1] = {"op": "test", "path": "/spec/schedulingGates", "value": [{"name": name} for name in pod.gates]}
-        operations[-1] = {"op": "remove", "path": f"/spec/schedulingGates/{pod.gates.index(GATE)}"}
     kept = f", {', '.join(pod.foreign_gates)} stays" if pod.foreign_gates else ""
     says = f"lift the gate{'' if law == NO_LAW else ', law kept'}{kept}"
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
@@ -219,7 +216,3 @@ def _gate_removal(holder: Holder) -> PatchOperations:
 
 def _same(holder: Holder) -> Manifest:
     return {"op": "test", "path": "/metadata/uid", "value": holder.uid}
-
-
-def _annotation(name: str) -> str:
-    return "/metadata/annotations/" + name.replace("/", "~1")
