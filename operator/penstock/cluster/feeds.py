@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from penstock.api.names import GROUP, POOL_LABEL, VERIFICATION_NAME, VERSION
 from penstock.cluster import wire
@@ -26,10 +27,10 @@ from penstock.cluster.state import ClusterState
 from penstock.core.model import PoolKey
 from penstock.metrics import Metrics
 
-_OURS = {"labelSelector": POOL_LABEL}
-
 REPORTS_REST_SECONDS = 0.1
 """Turns that only reports begin are further apart than this, so reports lose nothing by coming in lots."""
+
+Seen = TypeVar("Seen")
 
 
 def informers(
@@ -44,92 +45,91 @@ def informers(
 
     `verified_in` is the namespace where `penstock verify` reports; without one that is not watched.
     """
-    kinds: tuple[Kind[Any], ...] = (
-        Kind(
-            resource="nodes",
-            path="/api/v1/nodes",
-            read=lambda raw: node(decode_node(raw)),
-            key=_name,
-            put=lambda seen, _: state.put_node(seen),
-            delete=state.delete_node,
-        ),
-        Kind(
-            resource="namespaces",
-            path="/api/v1/namespaces",
-            read=lambda raw: namespace(decode_namespace(raw)),
-            key=_name,
-            put=lambda seen, _: state.put_namespace(seen),
-            delete=state.delete_namespace,
-        ),
-        Kind(
-            resource="gpunodes",
-            path=f"/apis/{GROUP}/{VERSION}/gpunodes",
-            read=decode_gpu_node,
-            key=_name,
-            put=state.put_gpu_node,
-            delete=state.delete_gpu_node,
-            unread=lambda identity, why: state.doubt_gpu_node(identity.name, why),
-            relist_after_gap=True,
-            rest_seconds=REPORTS_REST_SECONDS,
-        ),
-        Kind(
-            resource="pods",
-            path="/api/v1/pods",
-            read=lambda raw: pod(decode_pod(raw)),
-            key=_uid,
-            put=lambda seen, _: state.put_pod(seen),
-            delete=state.delete_pod,
-        ),
-        Kind(
-            resource="resourceclaims",
-            path="/apis/resource.k8s.io/v1/resourceclaims",
-            read=lambda raw: resource_claim(decode_claim(raw)),
-            key=_path,
-            put=lambda seen, _: state.put_claim(seen),
-            delete=state.delete_claim,
-            optional=True,
-        ),
-        Kind(
-            resource="deployments",
-            path="/apis/apps/v1/deployments",
-            query=_OURS,
-            read=lambda raw: deployment(decode_workload(raw)),
-            key=_path,
-            put=lambda seen, _: state.put_deployment(seen),
-            delete=lambda key: state.delete_deployment(_key(key)),
-        ),
-        Kind(
-            resource="replicasets",
-            path="/apis/apps/v1/replicasets",
-            query=_OURS,
-            read=lambda raw: replica_set(decode_workload(raw)),
-            key=_path,
-            put=lambda seen, _: state.put_replica_set(seen),
-            delete=lambda key: state.delete_replica_set(_key(key)),
-        ),
-        Kind(
-            resource="services",
-            path="/api/v1/services",
-            query=_OURS,
-            read=lambda raw: service(decode_workload(raw)),
-            key=_path,
-            put=lambda seen, _: state.put_service(seen),
-            delete=lambda key: state.delete_service(_key(key)),
-        ),
-        Kind(
-            resource="priorityclasses",
-            path="/apis/scheduling.k8s.io/v1/priorityclasses",
-            read=lambda raw: priority_class(decode_priority_class(raw)),
-            key=_name,
-            put=lambda seen, _: state.put_priority_class(seen),
-            delete=state.delete_priority_class,
-        ),
-        *((_reports(state, verified_in),) if verified_in else ()),
-    )
+    kinds = (*_kinds(state), *_workloads(state), *((_verification(state, verified_in),) if verified_in else ()))
     return tuple(Informer(client, kind, metrics, quiet_seconds=quiet_seconds) for kind in kinds)
 
 
-def _reports(state: ClusterState, namespace: str) -> Kind[Any]:
+def _kinds(state: ClusterState) -> Iterator[Kind[Any]]:
+    yield Kind(
+        resource="nodes",
+        path="/api/v1/nodes",
+        read=lambda raw: node(decode_node(raw)),
+        key=_name,
+        put=_untimed(state.put_node),
+        delete=state.delete_node,
+    )
+    yield Kind(
+        resource="namespaces",
+        path="/api/v1/namespaces",
+        read=lambda raw: namespace(decode_namespace(raw)),
+        key=_name,
+        put=_untimed(state.put_namespace),
+        delete=state.delete_namespace,
+    )
+    yield Kind(
+        resource="gpunodes",
+        path=f"/apis/{GROUP}/{VERSION}/gpunodes",
+        read=decode_gpu_node,
+        key=_name,
+        put=state.put_gpu_node,
+        delete=state.delete_gpu_node,
+        unread=lambda identity, why: state.doubt_gpu_node(identity.name, why),
+        relist_after_gap=True,
+        rest_seconds=REPORTS_REST_SECONDS,
+    )
+    yield Kind(
+        resource="pods",
+        path="/api/v1/pods",
+        read=lambda raw: pod(decode_pod(raw)),
+        key=_uid,
+        put=_untimed(state.put_pod),
+        delete=state.delete_pod,
+    )
+    yield Kind(
+        resource="resourceclaims",
+        path="/apis/resource.k8s.io/v1/resourceclaims",
+        read=lambda raw: resource_claim(decode_claim(raw)),
+        key=_path,
+        put=_untimed(state.put_claim),
+        delete=state.delete_claim,
+        optional=True,
+    )
+    yield Kind(
+        resource="priorityclasses",
+        path="/apis/scheduling.k8s.io/v1/priorityclasses",
+        read=lambda raw: priority_class(decode_priority_class(raw)),
+        key=_name,
+        put=_untimed(state.put_priority_class),
+        delete=state.delete_priority_class,
+    )
+
+
+def _workloads(state: ClusterState) -> Iterator[Kind[Any]]:
+    """What pools' controllers write, as far as it carries the pool label."""
+    yield _workload("/apis/apps/v1", "deployments", deployment, state.put_deployment, state.delete_deployment)
+    yield _workload("/apis/apps/v1", "replicasets", replica_set, state.put_replica_set, state.delete_replica_set)
+    yield _workload("/api/v1", "services", service, state.put_service, state.delete_service)
+
+
+def _workload(
+    group: str,
+    resource: str,
+    read: Callable[[wire.Workload], Seen],
+    put: Callable[[Seen], None],
+    delete: Callable[[PoolKey], None],
+) -> Kind[Seen]:
+    return Kind(
+        resource=resource,
+        path=f"{group}/{resource}",
+        query={"labelSelector": POOL_LABEL},
+        read=lambda raw: read(decode_workload(raw)),
+        key=_path,
+        put=_untimed(put),
+        delete=lambda path: delete(_key(path)),
+    )
+
+
+def _verification(state: ClusterState, namespace: str) -> Kind[Any]:
     """The one ConfigMap with what `penstock verify` found. One that cannot be read says nothing."""
     return Kind(
         resource="configmaps",
@@ -137,10 +137,15 @@ def _reports(state: ClusterState, namespace: str) -> Kind[Any]:
         query={"fieldSelector": f"metadata.name={VERIFICATION_NAME}"},
         read=lambda raw: verification(decode_report(raw)),
         key=_name,
-        put=lambda seen, _: state.put_verification(seen),
+        put=_untimed(state.put_verification),
         delete=lambda _: state.put_verification(None),
         unread=lambda _identity, _why: state.put_verification(None),
     )
+
+
+def _untimed(put: Callable[[Seen], None]) -> Callable[[Seen, float | None], None]:
+    """For a kind whose age does not matter."""
+    return lambda seen, _server_time: put(seen)
 
 
 def _name(identity: wire.Identity) -> str:

@@ -55,7 +55,7 @@ class Workloads:
         """Apply what differs from the pool's intent. A pool with problems keeps what it has."""
         if pool.adopts or pool.problems or pool.key in self._busy:
             return
-        count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds, shed)
+        count = lifecycle.deployment_count(pool, roll, placed, now_time, self.waiting_seconds, shed=shed)
         look = (pool.uid, pool.generation, pool.intent, count, self._generation(pool.key), self._version(pool.key))
         if self._settled.get(pool.key) == look:
             return

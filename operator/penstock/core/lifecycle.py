@@ -25,8 +25,8 @@ class Count:
     """How many of them were shed by a power domain."""
 
 
-def deployment_count(  # noqa: PLR0917  what it depends on, the pool first
-    pool: Pool, roll: RollCall, placed: Collection[str], now_time: float, limit_seconds: float, shed: int = 0
+def deployment_count(
+    pool: Pool, roll: RollCall, placed: Collection[str], now_time: float, limit_seconds: float, *, shed: int = 0
 ) -> Count:
     """The Deployment's next replica count.
 
