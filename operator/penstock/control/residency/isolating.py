@@ -39,6 +39,7 @@ REMEDIES: Mapping[Action, str] = {
     "Evict": "it is deleted within its grace, and not taken out of traffic before",
 }
 """What is done about a replica that is outside, for people."""
+DOES_NOT_RUN = "it does not run yet, and is deleted before it does"
 NOT_OUR_TRAFFIC = (
     "its traffic is not ours to end (the pool adopts, or its Service is another's): deleted within its grace"
 )
@@ -108,7 +109,7 @@ class Isolating:
             if (one := pod.isolated)
         ]
         longest = sorted((*waiting, *standing), key=lambda one: one.since_time)[:MOST_TOLD]
-        found = tuple(_violation(one, self.state.nodes.get(one.pod.node)) for one in longest)
+        found = tuple(_violation(one, self.state.nodes.get(one.pod.place)) for one in longest)
         return (*found, *self.auditing.violations(key, MOST_TOLD - len(found)))
 
     def _due(self, now_time: float) -> set[PoolKey]:
@@ -123,15 +124,17 @@ class Isolating:
             self._due_times.pop(key, None)
         else:
             self._due_times[key] = due_time
-        # One that is ending runs where it is until it is gone.
-        broken = tuple(outside(pool, (*roll.bound, *roll.terminating), self.state.nodes, now_time))
+        # One that is ending runs where it is until it is gone; kube-scheduler may bind one that is pinned at any time.
+        pinned = (pod for pod in roll.pinned if not self.state.assumes(pod.uid))
+        broken = tuple(outside(pool, (*roll.bound, *roll.terminating, *pinned), self.state.nodes, now_time))
         told = self._told(key) if broken and key not in self._looked else {}
         self._looked.add(key)
         for pod, node in broken:
-            since_time = strangers.since_time(pod, told.get((pod.name, pod.node)), now_time)
+            since_time = strangers.since_time(pod, told.get((pod.name, pod.place)), now_time)
             since_time = known[pod.uid].since_time if pod.uid in known else since_time
             one = isolation.isolated(pod, node, pool.standing_law, since_time)
-            found[pod.uid] = Outside(pod, since_time, one, action, remedy)
+            done: tuple[Action, str] = (action, remedy) if pod.node else ("Evict", DOES_NOT_RUN)
+            found[pod.uid] = Outside(pod, since_time, one, *done)
         for uid in found.keys() - known.keys():
             self._tell(pool, found[uid])
         if found:
@@ -166,7 +169,7 @@ class Isolating:
 
     def _begin(self, pool: Pool, one: Outside, now_time: float) -> None:
         self._busy.add(one.pod.uid)
-        node = self.state.nodes.get(one.pod.node)
+        node = self.state.nodes.get(one.pod.place)
         if one.action == "Evict":
             entry = entries.evicted(pool, one.pod, node, one.one.message, now_time)
             self.spawn(self._drain(one.pod, one.one.message, entry))
@@ -213,11 +216,11 @@ class Isolating:
 def outside(
     pool: Pool, replicas: Iterable[Pod], nodes: Mapping[str, Node], now_time: float
 ) -> Iterator[tuple[Pod, Node]]:
-    """Those of these replicas of a pool that run where the law for what runs does not allow it."""
+    """Those of these replicas of a pool that run, or are about to, where the law for what runs does not allow it."""
     if not pool.standing_law.residency.restricted:
         return
     for pod in replicas:
-        node = nodes.get(pod.node)
+        node = nodes.get(pod.place)
         # A node that is gone is another matter: its replicas are replaced, and nobody knows a place of it.
         if node is not None and not is_lawful(pool.standing_law, node, now_time):
             yield pod, node

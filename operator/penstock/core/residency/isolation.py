@@ -77,7 +77,7 @@ def told(pod: Pod, node: Node | None, since_time: float, *, action: Action, mess
     """What the status of its pool says of a replica that is outside."""
     return Violation(
         pod=pod.name,
-        node=pod.node,
+        node=pod.place,
         country=node.country if node is not None else "",
         since=utc(since_time),
         action=action,

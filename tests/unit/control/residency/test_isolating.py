@@ -18,8 +18,8 @@ from penstock.control.decisionlog.recording import Recorder
 from penstock.control.picture import Picture
 from penstock.control.residency.isolating import RECHECK_SECONDS, Isolating
 from penstock.core.decisionlog.record import Entry
-from penstock.core.model import Isolated, PlacementRules, Pod, PoolKey, Residency
-from penstock.core.pool import Pool, RollCall, Template
+from penstock.core.model import Isolated, Owner, Phase, PlacementRules, Pod, PoolKey, Residency
+from penstock.core.pool import Pool, Template, roll_call
 from penstock.core.residency.ceiling import Demand, Effective, effective
 from penstock.errors import ApiError, Conflict, NotFound
 from penstock.metrics import Metrics
@@ -79,7 +79,7 @@ class Desk:
         self.picture = Picture(self.state)
         self.law: Effective = effective([Demand("ResidencyPolicy/ours@1", GERMAN, policy="ours", on_violation=action)])
         self.state.put_node(a.node("n1", country=country))
-        self.pod = a.pod("p1", node="n1")
+        self.pod = a.pod("p1", node="n1", owner=Owner("ReplicaSet", "llama-1", "set"))
         self.state.put_pod(self.pod)
         self.template: Template | None = Template()
 
@@ -93,10 +93,9 @@ class Desk:
         """What one look does."""
         self.acts.done.clear()
         pool = Pool(a.POOL, "u", 1, 1, PlacementRules(), template=self.template, standing_law=self.law)
+        pool = replace(pool, replica_sets=frozenset({"set"}))
         pods = self.state.pods_by_pool.get(a.POOL, {}).values()
-        bound, ending = (tuple(pod for pod in pods if pod.terminating is ends) for ends in (False, True))
-        self.picture.pools = {a.POOL: pool}
-        self.picture.rolls = {a.POOL: RollCall(bound=bound, terminating=ending)}
+        self.picture.pools, self.picture.rolls = {a.POOL: pool}, {a.POOL: roll_call(pool, pods)}
         self.isolating.look(self.picture, frozenset({a.POOL}), at, NOW_TIME + at)
         return [(what, told) for what, told in self.acts.done if what != "UnlawfulPlace"]
 
@@ -223,6 +222,26 @@ def test_nobody_is_outside_on_a_lawful_node_or_on_one_that_is_gone(country: str)
     desk = Desk(country="DE")
     if country == "gone":
         desk.state.delete_node("n1")
+    assert desk.look() == []
+
+
+@pytest.mark.parametrize("action", ("Isolate", "Drain", "Evict"))
+def test_one_that_is_pinned_there_and_not_bound_yet_is_deleted_before_it_runs(action: Action) -> None:
+    desk = Desk(action=action)
+    desk.state.put_pod(replace(desk.pod, node="", pin="n1", phase=Phase.PENDING, resource_version="2"))
+    assert desk.look() == [("drain", "p1")]
+    (told,) = desk.isolating.violations(a.POOL)
+    assert (told.node, told.action, told.remedy) == (
+        "n1",
+        "Evict",
+        "it does not run yet, and is deleted before it does",
+    )
+
+
+def test_one_whose_lift_is_on_its_way_is_left_to_the_answer_of_the_api_server() -> None:
+    desk = Desk()
+    desk.state.put_pod(replace(desk.pod, node="", gates=("penstock.dev/placement",), resource_version="2"))
+    desk.state.assume(desk.pod.uid, "n1")
     assert desk.look() == []
 
 
