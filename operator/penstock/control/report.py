@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import msgspec
-
 from penstock.api.inferencepool import InferencePoolStatus, LearnedWatts, Violation
 from penstock.api.meta import Condition
 from penstock.api.powerdomain import PowerDomainStatus
@@ -23,13 +21,13 @@ from penstock.cluster.state import ClusterState
 from penstock.cluster.status_writer import StatusWriter
 from penstock.control.acts import Acts
 from penstock.control.picture import Picture
+from penstock.control.placements import placed_facts
 from penstock.control.power.idleness import Idleness
 from penstock.control.power.ladder import Ladders
 from penstock.control.power.power_metrics import PowerMetrics, Snapshot
-from penstock.control.residency.laws import is_lawful
 from penstock.core import lifecycle, residency
 from penstock.core.lifecycle import Verdict
-from penstock.core.model import Pod, PoolKey, RightOfReturn
+from penstock.core.model import PoolKey, RightOfReturn
 from penstock.core.placement.choice import Plan
 from penstock.core.placement.evidence import Evidence, judge
 from penstock.core.placement.fleet import Fleet
@@ -37,9 +35,8 @@ from penstock.core.placement.verdicts import Waiting
 from penstock.core.pool import Pool, RollCall
 from penstock.core.power import book, domain_status, draw
 from penstock.core.power.hurdles import Hurdle, hurdles
-from penstock.core.telling import status
-from penstock.core.telling.outcomes import Outcome
-from penstock.core.telling.status import PlacedFact, PoolFacts, WaitingFact
+from penstock.core.telling import status, waits
+from penstock.core.telling.status import PoolFacts
 from penstock.errors import UNREADABLE
 from penstock.metrics import Metrics
 from penstock.settings import Settings
@@ -49,20 +46,10 @@ LOOK_SECONDS = 0.1
 LOOK_REST_RATIO = 300.0
 LONGEST_REST_SECONDS = 1.0
 """The domains of a large fleet rest three hundred times as long as the look at them took, but no longer than this."""
-_DOMAINS = "domains"
 REFRESH_SECONDS = 5.0
 """Measured figures are looked at this often where nothing else changed."""
 
-
-class _Record(msgspec.Struct, gc=False):
-    """What a status shows of the decision on a pod."""
-
-    reason: str = ""
-
-
 log = logging.getLogger(__name__)
-
-_decode_record = msgspec.json.Decoder(_Record).decode
 
 
 @dataclass(frozen=True)
@@ -86,7 +73,7 @@ class Scene:
     @cached_property
     def statements(self) -> Mapping[str, book.Statement]:
         """Every domain's account by name: worked out when first asked for, since it walks the whole fleet."""
-        return {one.name: one for one in book.statements(self.picture.fleet, self.now_time)}
+        return {one.name: one for one in book.statements(self.picture.fleet, self.now_time, self.ladders.drawn)}
 
 
 @dataclass
@@ -112,9 +99,11 @@ class Reporter:
     _spoiled: set[object] = field(default_factory=set)
     """Whose status could not be made when it was tried last."""
     _domains_due: bool = True
-    _reported: object = None
-    _told: dict[PoolKey, object] = field(default_factory=dict)
-    """What this pool's replicas were last told: a wait that goes on unchanged is no news."""
+    _domains_next_at: float = 0.0
+    _accounted: object = None
+    """What the domains' accounts were last made from."""
+    _told: Mapping[PoolKey, object] = field(default_factory=dict)
+    """What each pool's replicas were last told: a wait that goes on unchanged is no news."""
     _refreshed_at: float = 0.0
     _idleness: Idleness = field(init=False)
     power: PowerMetrics = field(default_factory=PowerMetrics)
@@ -128,12 +117,13 @@ class Reporter:
         refresh = scene.now_at - self._refreshed_at >= REFRESH_SECONDS
         if refresh:
             self._refreshed_at = scene.now_at
-        self._domains_due |= refresh or (scene.picture.fleet, scene.rights, scene.ladders.version) != self._reported
-        self._reported = (scene.picture.fleet, scene.rights, scene.ladders.version)
+        accounted = (scene.picture.fleet, scene.rights, scene.ladders.version)
+        self._domains_due |= refresh or accounted != self._accounted
+        self._accounted = accounted
         self._due |= set(scene.picture.pools) if refresh else {*scene.touched, *self._newly_told(scene)}
         self._due &= scene.picture.pools.keys()
         pools = [key for key in self._due if self._may_look(key, scene.now_at)]
-        domains = self._domains_due and self._may_look(_DOMAINS, scene.now_at)
+        domains = self._domains_due and scene.now_at >= self._domains_next_at
         if pools or domains:
             self._look(scene, pools, domains=domains)
         self._tell_orphans(scene)
@@ -149,19 +139,18 @@ class Reporter:
                     self.events.post(subject, "Warning", "NoInferencePool", told)
 
     def _newly_told(self, scene: Scene) -> Iterable[PoolKey]:
-        for key in scene.waiting.keys() | scene.verdicts.keys() | self._told.keys():
-            told = (scene.waiting.get(key), scene.verdicts.get(key))
-            if told != self._told.get(key, (None, None)):
-                yield key
-        self._told = {
+        told = {
             key: (scene.waiting.get(key), scene.verdicts.get(key))
             for key in scene.waiting.keys() | scene.verdicts.keys()
         }
+        news = [key for key in told.keys() | self._told.keys() if told.get(key) != self._told.get(key)]
+        self._told = told
+        return news
 
     def due_seconds(self, now_at: float) -> float:
         """How long until something that changed may be reported; infinite where nothing did."""
         due = [self._next_at.get(key, 0.0) for key in self._due]
-        due += [self._next_at.get(_DOMAINS, 0.0)] if self._domains_due else []
+        due += [self._domains_next_at] if self._domains_due else []
         return max(min(due, default=math.inf) - now_at, 0.0)
 
     def _look(self, scene: Scene, pools: Collection[PoolKey], *, domains: bool) -> None:
@@ -171,7 +160,7 @@ class Reporter:
             self._report_domains(scene)
             self.power.show(Snapshot(scene.picture.fleet, tuple(scene.statements.values()), scene.ladders.stages))
             rest_seconds = LOOK_REST_RATIO * (time.perf_counter() - started_at)
-            self._next_at[_DOMAINS] = scene.now_at + min(max(rest_seconds, LOOK_SECONDS), LONGEST_REST_SECONDS)
+            self._domains_next_at = scene.now_at + min(max(rest_seconds, LOOK_SECONDS), LONGEST_REST_SECONDS)
         for key in pools:
             self._report_pool(scene, key)
 
@@ -207,13 +196,13 @@ class Reporter:
     def _facts(self, scene: Scene, key: PoolKey) -> PoolFacts:
         picture = scene.picture
         pool, roll = picture.pools[key], picture.rolls[key]
-        placed = tuple(self._placed(pool, roll, picture.fleet, scene.now_time))
+        placed = tuple(placed_facts(pool, roll, picture.fleet, scene.now_time))
         nodes = {one.node for one in placed}
         slow = lifecycle.slow_scheduler(roll.pinned, scene.now_time, self.settings.scheduler_slow_seconds)
         return PoolFacts(
             pool=pool,
             roll=roll,
-            waiting=tuple(_waiting_facts(pool, roll, scene.waiting.get(key, ()))),
+            waiting=tuple(waits.waiting_facts(pool, roll, scene.waiting.get(key, ()))),
             placed=placed,
             measured_watts=self._drawn_watts(picture.fleet, key),
             effective_codes=residency.codes(pool.law.residency),
@@ -239,24 +228,6 @@ class Reporter:
     def _drawn_watts(self, fleet: Fleet, key: PoolKey) -> float:
         nodes = {pod.node for pod in self.state.pods_by_pool.get(key, {}).values()} & fleet.position.keys()
         return draw.pool_watts(fleet.rows[fleet.position[node]].view for node in nodes).get(key, 0.0)
-
-    def _placed(self, pool: Pool, roll: RollCall, fleet: Fleet, now_time: float) -> Iterable[PlacedFact]:
-        drawn: dict[str, Mapping[str, float]] = {}
-        for pod in sorted((*roll.pinned, *roll.bound), key=lambda one: one.name):
-            node = fleet.node(pod.place) if pod.place else None
-            if node and node.name not in drawn:
-                drawn[node.name] = draw.pod_watts(fleet.rows[fleet.position[node.name]].view)
-            yield PlacedFact(
-                pod=pod.name,
-                node=pod.place,
-                country=node.country if node else "",
-                subdivision=node.subdivision if node else "",
-                gpus=pod.gpus,
-                watts=book.held_watts(fleet, pod),
-                measured_watts=drawn.get(pod.place, {}).get(pod.uid),
-                reason=_reason(pod),
-                lawful=node is None or is_lawful(pool.standing_law, node, now_time),
-            )
 
     def _count(self, facts: PoolFacts) -> None:
         labels = (facts.pool.key.namespace, facts.pool.key.name)
@@ -331,15 +302,19 @@ class Reporter:
     def _forget_ended(self, picture: Picture) -> None:
         for key in self._pools.keys() - picture.pools.keys():
             del self._pools[key]
-            self._uids.pop(key, None)
-            self._next_at.pop(key, None)
             self._due.discard(key)
             self._idleness.forget(key)
             self.metrics.forget_pool(key.namespace, key.name)
+            self._forget(key)
         for name in self._domains.keys() - self.state.domains.keys():
             del self._domains[name]
             self.metrics.forget_domain(name)
-            self._next_at.pop(name, None)
+            self._forget(name)
+
+    def _forget(self, key: object) -> None:
+        self._uids.pop(key, None)
+        self._next_at.pop(key, None)
+        self._spoiled.discard(key)
 
 
 def _by_pool(waiting: Iterable[Waiting]) -> dict[PoolKey, list[Waiting]]:
@@ -347,22 +322,6 @@ def _by_pool(waiting: Iterable[Waiting]) -> dict[PoolKey, list[Waiting]]:
     for one in waiting:
         found[one.replica.pool].append(one)
     return found
-
-
-def _waiting_facts(pool: Pool, roll: RollCall, waiting: Iterable[Waiting]) -> Iterable[WaitingFact]:
-    yield from (status.waiting_fact(pool, one) for one in waiting)
-    for pod in roll.held:
-        gates = ", ".join(pod.foreign_gates)
-        told = f"held by the scheduling gate {gates} of somebody else; ours is decided when it is the last one"
-        yield WaitingFact("ForeignGate", told, f"whoever set {gates} lifts it", pod.created_time, {})
-    for pod in roll.grouped:
-        told = "a LeaderWorkerSet group is one replica, which Penstock cannot place yet"
-        remedy = "use a Deployment or a StatefulSet, or take the gate out of the group's template"
-        yield WaitingFact(Outcome.LEADER_WORKER_SET, told, remedy, pod.created_time, {})
-    if pool.problems:
-        told = "; ".join(str(problem) for problem in pool.problems)
-        for pod in roll.waiting:
-            yield WaitingFact(Outcome.INVALID_SPEC, told, pool.problems[0].remedy, pod.created_time, {})
 
 
 def _hurdles(pool: Pool, roll: RollCall, fleet: Fleet, now_at: float) -> tuple[Hurdle, ...]:
@@ -373,12 +332,3 @@ def _hurdles(pool: Pool, roll: RollCall, fleet: Fleet, now_at: float) -> tuple[H
 def _stale(fleet: Fleet, name: str, now_at: float) -> bool:
     at = fleet.position.get(name)
     return at is not None and judge(fleet.rows[at].view.telemetry, now_at) is not Evidence.FRESH
-
-
-def _reason(pod: Pod) -> str:
-    if not pod.decision:
-        return "let through the gate by somebody else"
-    try:
-        return _decode_record(pod.decision).reason
-    except msgspec.DecodeError:
-        return "its decision record cannot be read"

@@ -204,6 +204,21 @@ def test_energy_that_stands_still_under_load_is_no_evidence(factory: Factory) ->
     assert factory.wait_waiting("llama", "TelemetryStale")
 
 
+def test_a_liar_draws_what_it_last_said_that_could_be_believed(factory: Factory) -> None:
+    factory.add(fleet("DE"))
+    factory.domain("everything", 500_000, {})
+    factory.wait_heard("de-0", 400.0)
+
+    def is_drawn() -> bool:
+        watts: float = factory.domain_status("everything").get("drawWatts", 0.0)
+        return watts > SHOWN_RATIO * 8 * 400 * OVERHEAD
+
+    wait_for("its draw is told", is_drawn, SOON_SECONDS)
+    factory.telemetry.set("de-0", changes={"powerWatts": 0.0})
+    wait_for("it is not believed", lambda: stale_nodes(factory) == 1, SOON_SECONDS)
+    factory.stays("its draw is told", is_drawn, 2)
+
+
 def test_watts_that_stand_still_while_the_energy_rises_are_no_evidence(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.domain("everything", 500_000, {})
@@ -220,7 +235,7 @@ def believe(factory: Factory) -> None:
     def is_told() -> bool:
         return "committedWatts" in factory.domain_status("everything") and stale_nodes(factory) == 0
 
-    factory.wait_heard("de-0", 76.0)
+    factory.wait_heard("de-0", 77.0)
     wait_for("it is believed", is_told, SOON_SECONDS)
 
 

@@ -57,6 +57,8 @@ class Ladders:
     deeds: Deeds
     shedder: Shedder
     capping: Capping
+    drawn: Watts = field(default_factory=dict)
+    """What the domains were taken to draw at the last look."""
     _states: dict[str, LadderState] = field(default_factory=dict)
     _settings: dict[str, Ladder] = field(default_factory=dict)
     _readings: dict[str, Reading] = field(default_factory=dict)
@@ -152,6 +154,7 @@ class Ladders:
         self._able = None
         self.shedder.last = last = pressure.remembered(picture.fleet, self.shedder.last)
         drawn, trimmable = self._drawn(picture.fleet, last), self._trimmable_watts(picture, now_at)
+        self.drawn = drawn.watts
         capping = self.capping.due(picture.fleet, now_at)
         self._readings.clear()
         for domain in picture.fleet.domains:

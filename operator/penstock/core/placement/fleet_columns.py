@@ -37,8 +37,6 @@ class Columns:
     pending_gpus: Codes
     held_gpus: Codes
     """Running and pending."""
-    now_watts: Floats
-    """What a node's GPUs draw now."""
     coolest_watts: Floats
     """Planned draw of its coolest GPU; zero without any."""
     hard_watts: Floats
@@ -100,7 +98,6 @@ def columns_of(rows: Sequence[Row], context: Context) -> Columns:
         unhealthy=real(sum(row.ailments.values()) / max(len(row.power.planned_watts), 1) for row in rows),
         pending_gpus=whole(len(row.power.pending) for row in rows),
         held_gpus=whole(len(row.power.running) + len(row.power.pending) for row in rows),
-        now_watts=real(row.power.now_watts for row in rows),
         coolest_watts=real(min(row.power.planned_watts, default=0.0) for row in rows),
         hard_watts=real(row.power.hard_watts for row in rows),
         unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),

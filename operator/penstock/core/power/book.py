@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from penstock.core.placement.columns import Floats
 from penstock.core.placement.evidence import Evidence
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.row import Row
+from penstock.core.power import pressure
 from penstock.core.power.budget import Change, next_change, watts_at
 from penstock.core.power.node_watts import (
     HolderKind,
@@ -26,7 +28,9 @@ from penstock.core.power.node_watts import (
     pod_hold,
     reservation_watts_per_gpu,
 )
+from penstock.core.power.pressure import Watts
 
+NOTHING_DRAWN: Watts = MappingProxyType({})
 SHOWN_WATTS = 1e-3
 """Less than this is what floating point loses, and no overhead."""
 
@@ -45,7 +49,8 @@ class Statement:
     """One domain's account at one moment, in IT watts at its PDU, with everything in the domains below it.
 
     `holders` add up to `committed_watts`. `floor_watts` is what it is charged with nothing placed, `draw_watts` what
-    its GPUs draw now with their overhead (the last known draw of those that went silent). `shared_nodes` are charged
+    its ladder goes by: what its GPUs draw now with their overhead, by the last word that could be believed.
+    `shared_nodes` are charged
     here and in the other domains named beside them, which are neither above nor below this one.
     """
 
@@ -83,10 +88,15 @@ class Statement:
         return max(0.0, -self.headroom_watts)
 
 
-def statements(fleet: Fleet, now_time: float) -> tuple[Statement, ...]:
-    """Every domain's account, by name. `now_time` (Unix) says which budgets are in force; the rest is the fleet's."""
+def statements(fleet: Fleet, now_time: float, drawn: Watts = NOTHING_DRAWN) -> tuple[Statement, ...]:
+    """Every domain's account, by name. `now_time` (Unix) says which budgets are in force.
+
+    `drawn` is what the ladder takes the domains to draw; where it has not looked at one yet, the fleet's own word.
+    """
     accounts = Accounts(fleet)
-    return tuple(_statement(accounts, at, now_time) for at in range(len(fleet.domains)))
+    if any(domain.name not in drawn for domain in fleet.domains):
+        drawn = {**pressure.draw(fleet, pressure.remembered(fleet, {})).watts, **drawn}
+    return tuple(_statement(accounts, at, now_time, drawn) for at in range(len(fleet.domains)))
 
 
 def statement(fleet: Fleet, domain: str, now_time: float) -> Statement | None:
@@ -178,7 +188,6 @@ class Accounts:
             if above:
                 self.children[above[0]].append(at)
         self._add_nodes()
-        self.draw_watts = self._at_the_pdu(fleet.columns.now_watts)
         self.floor_watts = self._at_the_pdu(_floor_watts(fleet))
 
     def _add_nodes(self) -> None:
@@ -225,7 +234,7 @@ def _sums(parts: Iterable[Mapping[tuple[HolderKind, str], float]]) -> Mapping[tu
     return sums
 
 
-def _statement(accounts: Accounts, at: int, now_time: float) -> Statement:
+def _statement(accounts: Accounts, at: int, now_time: float, drawn: Watts) -> Statement:
     fleet = accounts.fleet
     domain, budget = fleet.domains[at], watts_at(fleet.domains[at].budget, now_time)
     below = [fleet.domains[child] for child in accounts.children[at]]
@@ -236,7 +245,7 @@ def _statement(accounts: Accounts, at: int, now_time: float) -> Statement:
         usable_watts=domain.usable_watts,
         committed_watts=float(fleet.committed_watts[at]),
         floor_watts=float(accounts.floor_watts[at]),
-        draw_watts=float(accounts.draw_watts[at]),
+        draw_watts=drawn[domain.name],
         nodes=accounts.nodes[at],
         holders=tuple(_holders(accounts, at)),
         stale_nodes=tuple(sorted(accounts.stale[at])),

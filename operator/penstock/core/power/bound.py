@@ -23,7 +23,8 @@ def bound_watts(fleet: Fleet) -> Mapping[str, float]:
     static = fleet.context.tree.totals([domain.static_watts for domain in fleet.domains])
     watts = {domain.name: own for domain, own in zip(fleet.domains, static, strict=True)}
     for row in fleet.rows:
-        if row.view.telemetry is None or not row.rules:
+        # Without GPUs in the book it has none, or somebody vouches that it is off.
+        if row.view.telemetry is None or not row.rules or not row.power.planned_watts:
             continue
         gpu_watts = sum(_gpus(row))
         for rule in row.rules:

@@ -106,8 +106,6 @@ class NodePower:
     pending: tuple[Hold, ...] = ()
     parted: tuple[Hold, ...] = ()
     """Pods with MIG devices on GPUs that nobody names, one entry for each pod."""
-    now_watts: float = 0.0
-    """The last measured draw."""
     placeable_gpus: int = 0
     """GPUs that are healthy and whose maximum is known."""
 
@@ -159,7 +157,6 @@ def node_power(
         own=known,
         pending=pending,
         parted=tuple(pod_hold(pools, pod) for pod in held.unknown if pod.parts),
-        now_watts=sum(gpu.power_watts or 0.0 for gpu in gpus),
         placeable_gpus=sum(is_placeable(gpu) for gpu in gpus) if fresh else 0,
     )
 

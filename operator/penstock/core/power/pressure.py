@@ -16,7 +16,7 @@ from penstock.core.model import Gpu, Pod, PodGpus, Telemetry
 from penstock.core.placement.evidence import Evidence
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.row import Row
-from penstock.core.power.holding import counted, holdings
+from penstock.core.power.holding import counted, holdings, physical_gpus
 from penstock.core.power.node_watts import started
 
 IDLE_SHARE = 0.15
@@ -69,14 +69,26 @@ def remembered(fleet: Fleet, last: Last) -> Last:
 def _believed(row: Row, before: Believed | None) -> Believed:
     watts, held = (before.watts, before.held) if before else (None, None)
     telemetry = row.view.telemetry
+    if not row.power.planned_watts:
+        return Believed(row, None, 0.0)  # It has no GPUs, or somebody vouches that it is off.
     if telemetry is None or row.evidence is not Evidence.FRESH:
         return Believed(row, watts, _silent_watts(row, watts, held), held)
-    known = watts or {}
-    said = {gpu.uuid: known.get(gpu.uuid) if gpu.power_watts is None else gpu.power_watts for gpu in telemetry.gpus}
-    told = {uuid: one for uuid, one in said.items() if one is not None}
+    told = _said(row, watts or {})
     if before is None or not _is_of_the_same_report(row, before.row):
         held = _held(row)  # Who left since then is in its figures still.
     return Believed(row, told, sum(told.values()), held, _braked(telemetry), _hot(telemetry))
+
+
+def _said(row: Row, known: Mapping[str, float]) -> Mapping[str, float]:
+    """What each GPU draws by its node's report; by the last one where this says nothing of it.
+
+    Of GPUs that it leaves out as many are there still as the node has more than it tells of.
+    """
+    gpus = row.view.telemetry.gpus if row.view.telemetry else ()
+    said = {gpu.uuid: known.get(gpu.uuid) if gpu.power_watts is None else gpu.power_watts for gpu in gpus}
+    left_out = sorted(((known[uuid], uuid) for uuid in known.keys() - said.keys()), reverse=True)
+    there = left_out[: max(0, physical_gpus(row.view.node) - len(gpus))]
+    return {uuid: watts for uuid, watts in said.items() if watts is not None} | {uuid: watts for watts, uuid in there}
 
 
 def _is_of_the_same_report(row: Row, other: Row) -> bool:
@@ -205,13 +217,12 @@ def _drawn(row: Row, last: Last) -> Mapping[str, float]:
 
 
 def _drawn_by(row: Row, believed: Mapping[str, float] | None) -> Mapping[str, float]:
-    gpus: tuple[Gpu, ...] = row.view.telemetry.gpus if row.view.telemetry else ()
-    if row.evidence is not Evidence.FRESH and believed is not None:
+    if row.evidence is Evidence.FRESH:
+        return _said(row, believed or {})
+    if believed is not None:
         return believed
-    known = believed or {}
-    return {
-        gpu.uuid: known.get(gpu.uuid, 0.0) if gpu.power_watts is None else max(0.0, gpu.power_watts) for gpu in gpus
-    }
+    gpus: tuple[Gpu, ...] = row.view.telemetry.gpus if row.view.telemetry else ()
+    return {gpu.uuid: max(0.0, gpu.power_watts or 0.0) for gpu in gpus}
 
 
 def _held(row: Row) -> int:

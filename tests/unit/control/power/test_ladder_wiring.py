@@ -142,6 +142,15 @@ def over(percent: float) -> float:
     return DRAW_WATTS / percent * 100.0
 
 
+def test_of_a_node_that_lies_the_status_tells_the_same_draw_as_the_ladder_goes_by() -> None:
+    scene = Scene(*FULL, domains=(a.domain(),))
+    scene.look()
+    scene.reported = {"contradiction": "energy stands still"}
+    scene.gpus = [a.gpu(at, power_watts=1.0) for at in range(8)]
+    scene.look()
+    assert scene.ladders.drawn == {"row-a": DRAW_WATTS}
+
+
 # -------------------------------------------------------------------------------------------------------- what is ahead
 
 

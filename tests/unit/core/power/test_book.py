@@ -28,6 +28,7 @@ from penstock.core.model import (
 from penstock.core.placement.fleet import Fleet
 from penstock.core.placement.scheduling import Taint
 from penstock.core.power import book
+from penstock.core.power.bound import bound_watts
 
 IDLE, HARD = 80.0, 721.0
 STATISTICAL = a.domain(guarantee=Guarantee.STATISTICAL)
@@ -187,7 +188,15 @@ def test_a_node_that_somebody_vouches_is_off_is_charged_nothing_whatever_is_book
     off = a.node(gpus=4, taints=(Taint("node.kubernetes.io/out-of-service", "nodeshutdown", "NoExecute"),))
     for telemetries in ([a.telemetry()], [a.telemetry(heard_at=a.NOW_AT - 500)], []):
         fleet = a.fleet(off, telemetries=telemetries, pods=[a.pod()], domains=[a.domain(static_watts=50.0)])
-        assert book.statements(fleet, a.NOW_AT)[0].committed_watts == 50
+        account = book.statements(fleet, a.NOW_AT)[0]
+        assert (account.committed_watts, account.draw_watts) == (50, 50)
+        assert bound_watts(fleet) == {"row-a": 50}
+
+
+def test_a_statement_tells_the_draw_that_the_ladder_goes_by() -> None:
+    fleet = a.fleet(a.node(gpus=4), domains=[a.domain("row-a"), a.domain("row-b")])
+    told = {one.name: one.draw_watts for one in book.statements(fleet, a.NOW_AT, {"row-a": 123.0})}
+    assert told == {"row-a": 123.0, "row-b": 4 * 75}, "its own word of what the ladder has not looked at yet"
 
 
 def test_a_domain_with_room_is_not_over() -> None:

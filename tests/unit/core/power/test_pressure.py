@@ -80,6 +80,8 @@ LIES = {
     "a GPU that does not answer any more": replace(
         told(*BUSY), gpus=(a.gpu(0, power_watts=None, health=GpuHealth.UNRESPONSIVE), *told(*BUSY).gpus[1:])
     ),
+    "half of its GPUs": replace(GOOD, gpus=GOOD.gpus[4:]),
+    "none of its GPUs": replace(GOOD, gpus=()),
     "silence": SILENT,
 }
 
