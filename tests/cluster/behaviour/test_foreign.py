@@ -280,7 +280,7 @@ def test_our_service_comes_back_when_somebody_deletes_it_and_as_it_was_when_some
 
 def test_advise_lets_through_at_once_with_the_law_and_records_what_it_would_have_chosen(factory: Factory) -> None:
     factory.add(fleet("DE", "US"))
-    factory.wait_heard("de-0", 76.0)
+    factory.wait_heard("de-0", 77.0)
     factory.pool("llama", replicas=2, residency={"allowed": ["DE"]}, placement={"mode": "Advise"})
     for one in factory.wait_running("llama", 2):
         assert one["spec"]["nodeName"] == "de-0"

@@ -72,7 +72,7 @@ def test_onto_shared_gpus_that_are_too_busy_nothing_comes_until_they_calm_down(f
     factory.add(fleet("DE", gpus=4, labels={GPU_REPLICAS_LABEL: "2"}))
     said = {"podResources": "Read", "pods": []}
     factory.telemetry.set("de-0", activity_percent=[10.0, 95.0, 10.0, 10.0], status_changes=said)
-    factory.wait_heard("de-0", 76.0)
+    factory.wait_heard("de-0", 77.0)
     factory.pool("sharer", gpus=1)
     waiting = factory.wait_waiting("sharer", "SharedGPUsBusy")
     assert waiting["counts"] == {"SharedActivity": 1}

@@ -96,7 +96,7 @@ def test_a_taint_repels_those_that_do_not_tolerate_it(factory: Factory) -> None:
 def test_a_lost_gpu_is_unplaceable_at_once(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.telemetry.set("de-0", health=["Lost"] + ["Healthy"] * 7)
-    factory.wait_heard("de-0", 76.0)
+    factory.wait_heard("de-0", 77.0)
     factory.pool("llama", gpus=8)
     waiting = factory.wait_waiting("llama", "InsufficientGPUs")
     assert waiting["counts"] == {"FreeGPUs": 1}
@@ -142,7 +142,7 @@ def test_a_node_that_never_spoke_takes_nothing(factory: Factory) -> None:
 def test_gpus_that_work_though_nobody_holds_them_are_not_free(factory: Factory) -> None:
     factory.add(fleet("DE"))
     factory.telemetry.set("de-0", activity_percent=[90.0] * 3 + [0.0] * 5, memory_used_bytes=[2**34] * 3 + [0] * 5)
-    factory.wait_heard("de-0", 76.0)
+    factory.wait_heard("de-0", 77.0)
     factory.pool("llama", gpus=6)
     waiting = factory.wait_waiting("llama", "InsufficientGPUs")
     assert "BusyUnallocatedGPU" in waiting["message"] + waiting["wouldFit"], waiting
