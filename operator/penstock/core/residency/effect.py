@@ -13,7 +13,7 @@ from penstock.core.residency import isolation
 from penstock.core.residency.ceiling import Effective
 from penstock.core.telling import explanation
 from penstock.core.telling.outcomes import Outcome
-from penstock.core.telling.status import WaitingFact, waiting_fact
+from penstock.core.telling.waits import WaitingFact, waiting_fact
 
 NOWHERE = ""
 

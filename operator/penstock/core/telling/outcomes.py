@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """Reasons of conditions that are not a waiting reason. People alert on these words: they are API."""
+    """Reasons of conditions, and of waits that no plan knows of. People alert on these words: they are API."""
 
     ALL_READY = "AllReplicasReady"
     STARTING = "ReplicasStarting"
@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     FRESH = "Fresh"
     STALE = "StaleTelemetry"
     NOTHING_TO_REPORT = "NothingToReport"
+    FOREIGN_GATE = "ForeignGate"
     FOREIGN_PODS = "ForeignPods"
     FOREIGN_SERVICE = "ForeignService"
     SCHEDULER_SLOW = "SchedulerSlow"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from penstock.api.inferencepool import (
@@ -13,36 +13,22 @@ from penstock.api.inferencepool import (
     PoolPower,
     PoolResidency,
     Violation,
-    Waiting,
 )
 from penstock.api.names import POOL_LABEL
 from penstock.core.lifecycle import Verdict
 from penstock.core.model import Pod
-from penstock.core.placement import verdicts
 from penstock.core.pool import Pool, RollCall
 from penstock.core.power.hurdles import Hurdle
 from penstock.core.power.thrift import declared_enough, utilized
-from penstock.core.residency import asking
 from penstock.core.telling.compliance import compliant
 from penstock.core.telling.conditions import MAX_MESSAGE, Judgement, conditions
-from penstock.core.telling.figures import listed, steady, utc
+from penstock.core.telling.figures import listed, steady
 from penstock.core.telling.outcomes import Outcome
+from penstock.core.telling.waits import WaitingFact, waiting_groups
 
-MAX_WAITING_GROUPS = 16
 MAX_PLACEMENTS = 64
 MAX_SOURCES = 64
 MAX_NOTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingFact:
-    """One replica without a place: why, since when, and what would help."""
-
-    reason: str
-    message: str
-    would_fit: str
-    since_time: float
-    refusals: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,40 +144,6 @@ def _placement(one: PlacedFact, watts: float) -> PlacedReplica:
         gpus=one.gpus,
         watts=watts,
         reason=one.reason[:MAX_MESSAGE],
-    )
-
-
-def waiting_fact(pool: Pool, one: verdicts.Waiting) -> WaitingFact:
-    """Why a replica of the pool waits; where its laws leave no place between them, or it is held, that."""
-    conflict = pool.law.conflict
-    if pool.held and not conflict:
-        told = f"new placements wait, whatever room there is: {pool.held.message}"
-        return WaitingFact(Outcome.NOT_VERIFIED, told, pool.held.remedy, one.replica.since_time, {})
-    return WaitingFact(
-        reason=Outcome.CONFLICT if conflict else one.reason,
-        message=str(conflict) if conflict else one.message,
-        would_fit=asking.to_settle(conflict) if conflict else one.would_fit,
-        since_time=one.replica.since_time,
-        refusals={which.title: count for which, count in one.refused},
-    )
-
-
-def waiting_groups(waiting: Iterable[WaitingFact]) -> tuple[Waiting, ...]:
-    """Replicas that wait for the same thing, together; the group that waits longest first."""
-    groups: dict[tuple[str, str, str], list[WaitingFact]] = {}
-    for one in waiting:
-        groups.setdefault((one.reason, one.message, one.would_fit), []).append(one)
-    ordered = sorted(groups.values(), key=lambda group: (min(one.since_time for one in group), group[0].message))
-    return tuple(
-        Waiting(
-            replicas=len(group),
-            reason=group[0].reason,
-            since=utc(min(one.since_time for one in group)),
-            message=group[0].message[:MAX_MESSAGE],
-            would_fit=group[0].would_fit[:MAX_MESSAGE],
-            counts=dict(group[0].refusals),
-        )
-        for group in ordered[:MAX_WAITING_GROUPS]
     )
 
 

@@ -21,7 +21,7 @@ from penstock.core.placement.verdicts import Reason, Waiting
 from penstock.core.pool import Pool
 from penstock.core.residency import enforcement, law_status
 from penstock.core.residency.enforcement import LAYERS, Layer, Verification
-from penstock.core.telling import status
+from penstock.core.telling.waits import waiting_fact
 
 LLAMA = PoolKey("bank", "llama")
 NOW_TIME = 1_800_000_000.0
@@ -97,7 +97,7 @@ def test_a_pool_that_was_held_goes_on_with_the_report_and_waits_again_by_the_clo
 def test_a_replica_that_waits_for_it_is_told_so_and_what_would_help() -> None:
     pool = Desk().found(OPEN)
     replica = Replica(key="r", pool=LLAMA, rules=PlacementRules(), requests={})
-    told = status.waiting_fact(pool, Waiting(replica, Reason.NO_LAWFUL_PLACE, "0/3 nodes"))
+    told = waiting_fact(pool, Waiting(replica, Reason.NO_LAWFUL_PLACE, "0/3 nodes"))
     assert told.reason == "EnforcementNotVerified"
     assert told.message.endswith("layer verification: a forged report was not refused")
     assert "penstock verify" in told.would_fit

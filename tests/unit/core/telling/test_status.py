@@ -14,7 +14,8 @@ from penstock.core.pool import Pool, Problem, RollCall, Template
 from penstock.core.power.hurdles import Hurdle, HurdleReason
 from penstock.core.residency.ceiling import NO_LAW, Effective
 from penstock.core.telling.conditions import MAX_MESSAGE
-from penstock.core.telling.status import PlacedFact, PoolFacts, WaitingFact, pool_status, waiting_groups
+from penstock.core.telling.status import PlacedFact, PoolFacts, pool_status
+from penstock.core.telling.waits import WaitingFact
 
 GERMANY = Effective(Residency(restricted=True, allowed_countries=frozenset({"DE"})))
 POOL = Pool(
@@ -260,13 +261,6 @@ def test_where_a_pool_is_and_what_is_held_for_it() -> None:
     assert (found.residency.effective, found.residency.in_use) == (("DE",), ("DE-HE",))
     assert found.power is not None
     assert found.power.reserved_watts == 2885
-
-
-def test_those_that_wait_for_the_same_thing_are_told_together_longest_wait_first() -> None:
-    groups = waiting_groups([waits(since=70), waits("NoLawfulPlace", "outside", since=60), waits(since=90)])
-    assert [(one.reason, one.replicas) for one in groups] == [("NoLawfulPlace", 1), ("InsufficientPower", 2)]
-    assert groups[1].since == datetime.fromtimestamp(70, UTC)
-    assert groups[1].would_fit == "raise PowerDomain/row-a by 900 W"
 
 
 def test_a_status_stays_within_its_schema_however_much_there_is_to_tell() -> None:
