@@ -9,21 +9,20 @@ from pathlib import Path
 import yaml
 from grpc_tools import protoc
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
+from bypasses_page import bypasses_page
+from metrics_page import metrics_page
+from penstock.api.crd import definition
+from penstock.api.gpunode import GPUNode
+from penstock.api.inferencepool import InferencePool
+from penstock.api.jurisdictiongroup import JurisdictionGroup
+from penstock.api.meta import Resource
+from penstock.api.names import GROUP
+from penstock.api.powerdomain import PowerDomain
+from penstock.api.residencyexception import ResidencyException
+from penstock.api.residencypolicy import ResidencyPolicy
+from reference import reference
 
-from bypasses_page import bypasses_page  # noqa: E402
-from metrics_page import metrics_page  # noqa: E402
-from penstock.api.crd import definition  # noqa: E402
-from penstock.api.gpunode import GPUNode  # noqa: E402
-from penstock.api.inferencepool import InferencePool  # noqa: E402
-from penstock.api.jurisdictiongroup import JurisdictionGroup  # noqa: E402
-from penstock.api.meta import Resource  # noqa: E402
-from penstock.api.names import GROUP  # noqa: E402
-from penstock.api.powerdomain import PowerDomain  # noqa: E402
-from penstock.api.residencyexception import ResidencyException  # noqa: E402
-from penstock.api.residencypolicy import ResidencyPolicy  # noqa: E402
-from reference import reference  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 KINDS: tuple[type[Resource], ...] = (
     InferencePool,

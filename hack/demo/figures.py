@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import aiohttp
 
@@ -94,7 +95,7 @@ def rows(plane: ControlPlane, waits: Waits, waiting_pools: set[str]) -> list[tup
 
 
 def _counts(request: Request) -> bool:
-    return request.writes and request.code < 300 and request.resource != "leases"  # noqa: PLR2004
+    return request.writes and request.code < HTTPStatus.MULTIPLE_CHOICES and request.resource != "leases"
 
 
 def _domains(plane: ControlPlane) -> list[tuple[str, str]]:

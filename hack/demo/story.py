@@ -16,6 +16,8 @@ DOMAIN = "/apis/penstock.dev/v1alpha1/powerdomains/{}"
 EXAMPLES = {("search", "llama-70b"): 4, ("support", "qwen-32b"): 2, ("search", "embedder"): 2}
 LAW = {"llama-70b": {"DE", "FR"}, "qwen-32b": {"DE", "FR"}, "embedder": {"DE"}, "mixtral": {"DE"}}
 WAITING_POOLS = {"mixtral", "tokyo", "night-batch"}
+MIXTRAL = 2
+"""Replicas that `pools/mixtral.yaml` asks for."""
 WATTS_FOR_ONE = 6000
 """Room for one replica of four H200, not for two."""
 PLACED_SECONDS = 30.0
@@ -86,7 +88,7 @@ class Story:
             raise StoryBroken(f"no advice on PowerDomain/row-a in {advice!r}")
         now = self._api.get(DOMAIN.format("row-a"))["spec"]["budget"]["watts"]
         terminal.type(f"kubectl patch pdom row-a --type merge -p '{_budget(now + int(asked.group(1)))}'")
-        terminal.until("the waiting replica has its node", lambda: self._placed("mixtral") == 2, TOLD_SECONDS)  # noqa: PLR2004
+        terminal.until("the waiting replica has its node", lambda: self._placed("mixtral") == MIXTRAL, TOLD_SECONDS)
         terminal.until("its status says so", lambda: not self._waiting("search", "mixtral"), TOLD_SECONDS)
         terminal.type("kubectl get aipool -n search mixtral")
         self._check_law()
