@@ -143,12 +143,18 @@ def test_an_exception_widens_one_policy_for_one_pool_once_another_person_approve
     wait_for("it waits for approval", lambda: _in_force(bank, "NotApproved"), SOON_SECONDS)
     assert not bank.running("traders")
     approving = bank.plane.api_as(bank.plane.user("otto", ("system:masters",)))
+    refused = _refused_lifts(bank)
     approving.patch(f"{path}/move", {"spec": {"approval": {"by": "otto"}}})
     wait_for("it is in force", lambda: _in_force(bank, "Accepted"), SOON_SECONDS)
     bank.wait_running("traders", 1)
     assert places(bank, "traders") == ["ch"]
+    assert _refused_lifts(bank) == refused, "its law was written on the namespace before"
     sources = bank.status("traders")["residency"]["sources"]
     assert any(source.startswith(f"ResidencyException/{bank.namespace}/move") for source in sources)
+
+
+def _refused_lifts(bank: Factory) -> float:
+    return bank.operator.metrics().get('penstock_decisions_total{outcome="refused"}', 0.0)
 
 
 def _in_force(bank: Factory, reason: str) -> Object | None:
