@@ -11,6 +11,7 @@ import pytest
 
 from factory import PATIENCE_SECONDS, SOON_SECONDS, Factory, fleet
 from penstock.api.meta import rfc3339
+from penstock.api.names import GATE, POOL_LABEL
 from rig.api import ApiError
 from rig.waiting import wait_for
 from row import QUICK
@@ -82,6 +83,32 @@ def test_two_pools_race_for_the_last_watts_of_a_parent_whose_children_both_have_
         status = factory.domain_status(name)
         assert status["committedWatts"] <= status["usableWatts"], name
     assert factory.domain_status("row-a")["ancestors"] == ["site"]
+
+
+def test_mig_devices_race_for_the_last_watts_like_whole_gpus_though_nobody_says_on_which_gpu_they_are(
+    factory: Factory,
+) -> None:
+    part = "nvidia.com/mig-3g.71gb"
+    (node,) = fleet("DE")
+    node["status"]["allocatable"][part] = "16"
+    factory.add([node])
+    free = {"marginPercent": 0, "overhead": {"perGPUWatt": 0}}
+    idle_watts, part_watts = 8 * 77, 3 / 7 * 1.03 * 700
+    factory.domain("hall", round(idle_watts + 2.5 * part_watts), {}, **free)
+    factory.wait_heard("de-0", 77.0)
+    factory.apply("InferencePool", "adopted", {})
+    server = {"name": "server", "image": "server:1", "resources": {"limits": {part: "1"}}}
+    for name in "abc":
+        metadata = {"name": name, "labels": {POOL_LABEL: "adopted"}}
+        spec = {"schedulingGates": [{"name": GATE}], "containers": [server], "terminationGracePeriodSeconds": 1}
+        factory.plane.api.create("/api/v1/namespaces/default/pods", {"metadata": metadata, "spec": spec})
+    waiting = factory.wait_waiting("adopted", "InsufficientPower")
+    factory.wait_running("adopted", 2)
+    status = factory.domain_status("hall")
+    assert status["committedWatts"] == pytest.approx(idle_watts + 2 * part_watts, rel=0.05)
+    assert status["committedWatts"] <= status["usableWatts"]
+    factory.patch_domain("hall", {"budget": {"watts": status["budgetWatts"] + raise_for(waiting, "hall")}})
+    factory.wait_running("adopted", 3)
 
 
 def test_a_circle_keeps_the_last_valid_shape_and_both_sides_say_so(factory: Factory) -> None:
