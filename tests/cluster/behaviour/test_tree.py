@@ -104,8 +104,9 @@ def test_mig_devices_race_for_the_last_watts_like_whole_gpus_though_nobody_says_
         factory.plane.api.create("/api/v1/namespaces/default/pods", {"metadata": metadata, "spec": spec})
     waiting = factory.wait_waiting("adopted", "InsufficientPower")
     factory.wait_running("adopted", 2)
+    charged_watts = pytest.approx(idle_watts + 2 * part_watts, rel=0.05)
+    wait_for("both are charged", lambda: factory.domain_status("hall")["committedWatts"] == charged_watts, SOON_SECONDS)
     status = factory.domain_status("hall")
-    assert status["committedWatts"] == pytest.approx(idle_watts + 2 * part_watts, rel=0.05)
     assert status["committedWatts"] <= status["usableWatts"]
     factory.patch_domain("hall", {"budget": {"watts": status["budgetWatts"] + raise_for(waiting, "hall")}})
     factory.wait_running("adopted", 3)
