@@ -34,8 +34,11 @@ class Ledger:
         self.write(Happening.EPOCH, "operator", second, {**cited, "prunedBelow": 0, "aliveSeconds": 60})
         return self.census(second, *running, country=country, node=node)
 
-    def census(self, second: int, *running: str, country: str = "DE", node: str = "gpu-1") -> Ledger:
-        replicas = [{**self.of(name), "node": node, "outside": []} for name in running]
+    def census(
+        self, second: int, *running: str, country: str = "DE", node: str = "gpu-1", isolated: bool = False
+    ) -> Ledger:
+        told = {"node": node, "outside": [], **({"isolated": True} if isolated else {})}
+        replicas = [{**self.of(name), **told} for name in running]
         nodes = {node: _place(node, country)} if running else {}
         return self.write(Happening.CENSUS, "replicas", second, {"replicas": replicas, "nodes": nodes})
 

@@ -59,7 +59,7 @@ def census(found: Iterable[Followed], now_time: float) -> Entry:
     everybody = sorted(found, key=lambda one: (str(one.pool.key), one.pod.name))
     nodes = {one.pod.place: _place(one.node) for one in everybody}
     data = {
-        "replicas": [{**_of(one.pod, one.pool), **_standing(one), "node": one.pod.place} for one in everybody],
+        "replicas": [_counted(one) for one in everybody],
         "nodes": nodes,
         "operatorVersion": __version__,
     }
@@ -211,6 +211,12 @@ def _outside(law: Effective, node: Node | None, why: str, now_time: float) -> di
 
 def _standing(one: Followed) -> dict[str, Any]:
     return {"law": _law(one.pool.standing_law), "outside": list(one.sighting.outside)}
+
+
+def _counted(one: Followed) -> dict[str, Any]:
+    # The record of its isolation may be lost with the leader that isolated it.
+    isolated = {"isolated": True} if one.pod.isolated else {}
+    return {**_of(one.pod, one.pool), **_standing(one), "node": one.pod.place, **isolated}
 
 
 def _law(law: Effective) -> dict[str, Any]:

@@ -221,6 +221,8 @@ class _Reader:
         for one in census.replicas:
             place = census.nodes.get(one.node) or said.Place(one.node)
             self._see(_stay(one.pod, one.pool, one.law, place, time, outside=one.outside))
+            if one.isolated:
+                self._take_out(one.pod.uid, time)
         for uid in self._carried & self._open.keys():
             self._missed[uid] = _ended(self._open.pop(uid), time, UNWATCHED)
         self._carried.clear()
@@ -268,7 +270,12 @@ class _Reader:
             known = self._open[uid]
             self._open[uid] = replace(known, from_time=min(known.from_time, time)) if _same(known, now) else known
         if isolated:
-            self._open[uid] = replace(self._open[uid], isolated_time=time)
+            self._take_out(uid, time)
+
+    def _take_out(self, uid: str, time: float) -> None:
+        """It is out of traffic, if it was not before."""
+        stay = self._open[uid]
+        self._open[uid] = replace(stay, isolated_time=time if stay.isolated_time is None else stay.isolated_time)
 
     def _lose(self, lost: said.Lost, time: float) -> None:
         # Who came and who went is not known again before the leader has told everybody anew.

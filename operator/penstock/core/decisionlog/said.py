@@ -87,13 +87,14 @@ class Begun(Said, frozen=True):
 
 
 class Replica(Struct, frozen=True):
-    """A replica in a census; `node` is told of among its nodes."""
+    """A replica in a census; `node` is told of among its nodes, `isolated`: it is out of traffic."""
 
     pod: Pod
     pool: Pool
     law: Law
     node: str
     outside: Words = ()
+    isolated: bool = False
 
 
 class Census(Said, frozen=True):

@@ -212,9 +212,8 @@ def test_the_next_leader_finds_the_replicas_of_a_pool_that_is_gone_too(
     log = Log(pool=None, ceiling=ceiling)
     log.isolated = (replace(RUNS, pool="", isolated=Isolated(a.POOL.name, NOW_TIME, True, "")),) if isolated else ()
     assert log.turn(*(() if isolated else (RUNS,))) == "census"
-    assert [(one["pool"]["name"], one["outside"]) for one in log.written[0].data["replicas"]] == [
-        (str(a.POOL), outside)
-    ]
+    (found,) = log.written[0].data["replicas"]
+    assert (found["pool"]["name"], found["outside"], found.get("isolated", False)) == (str(a.POOL), outside, isolated)
     log.isolated = ()
     assert log.turn() == "end"
 

@@ -206,6 +206,20 @@ def test_when_a_replica_was_taken_out_of_traffic_stays_with_it() -> None:
     assert [seconds(one.isolated_time) for one in told.stays] == [[8], [8]]
 
 
+@pytest.mark.parametrize(
+    ("ledger", "since"),
+    (
+        pytest.param(Ledger().lead(0).place(1, "a"), 40, id="the leader died before it had that on record"),
+        pytest.param(Ledger().lead(0).place(1, "a").isolate(8, "a"), 8, id="it is on record since when"),
+        pytest.param(Ledger(), 40, id="nobody led before"),
+    ),
+)
+def test_one_that_a_leader_finds_out_of_traffic_is_so_from_then_on_at_the_latest(ledger: Ledger, since: int) -> None:
+    ledger.write(Happening.EPOCH, "x", 39, {}).census(40, "a", isolated=True).census(60, "a", isolated=True)
+    (stay,) = tell(ledger.records).stays
+    assert seconds(stay.isolated_time) == [since]
+
+
 @pytest.mark.parametrize("happening", (Happening.ISOLATE, Happening.EVICT))
 def test_one_that_is_ended_for_its_place_is_outside_from_then_on_though_nobody_wrote_that_down_yet(
     happening: Happening,
