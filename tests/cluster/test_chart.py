@@ -165,6 +165,11 @@ def test_where_prometheus_is_the_source_no_agent_is_installed(plane: ControlPlan
         ("/etc/penstock/prometheus-token", "reader"),
         ("/etc/penstock/prometheus-ca", "authority"),
     ]
+    tried = helm(plane, "upgrade", "--install", "penstock", CHART, "--dry-run=client", "--set", where)
+    _, _, notes = tried.partition("NOTES:")
+    assert "rollout status deployment" in notes
+    assert "gpunodes" not in notes, "nobody writes them there"
+    assert "capper" not in notes, "and so nothing is capped"
 
 
 def rendered(plane: ControlPlane, values: Object, folder: Path) -> list[Object]:
