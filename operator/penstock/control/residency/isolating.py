@@ -92,7 +92,7 @@ class Isolating:
         for key in picture.pools if everybody else touched | self._due(now_time):
             if key in picture.pools:
                 self._look_at(picture, key, now_time)
-        for key in [key for key in (*self._looked, *self._due_times) if key not in picture.pools]:
+        for key in touched - picture.pools.keys():
             self.outside.pop(key, None)
             self._due_times.pop(key, None)
             self._looked.discard(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.api.jurisdictiongroup import JurisdictionGroupStatus
 from penstock.api.names import EVIDENCE_TIME_LABEL, PLACE_LABELS
@@ -30,8 +30,7 @@ from penstock.core.residency.terms import law
 from penstock.core.telling.problem import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """A replica that has a place: its pool and its node."""
 
     pool: PoolKey
