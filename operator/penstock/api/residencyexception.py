@@ -23,7 +23,6 @@ from penstock.api.meta import (
 from penstock.api.place import Allowed, AllowedCountries
 from penstock.api.residencypolicy import EvidenceKind
 
-LONGEST_DAYS = 30
 User = Annotated[str, Field(min_length=1, max_length=253)]
 
 

@@ -23,7 +23,6 @@ _SLOWDOWN_CELSIUS = 87
 """Where the thermal slowdown of data centre boards begins: an assumption, near what nvidia-smi shows for them."""
 _GPU_SLICES = 7
 """Compute slices of a GPU that MIG can give out."""
-_FABRIC_COMPLETED = 3
 _MEMORY_EIGHTHS = {1: 1, 2: 2, 3: 4, 4: 4, 7: 8}
 """Of a GPU's memory, by the compute slices of the profile."""
 
@@ -39,17 +38,6 @@ class PodLoad(NamedTuple):
     gpus: int
     load: float
     devices: tuple[str, ...] = ()
-
-
-class Rack(NamedTuple):
-    """Where a node is, as NVML tells it on rack-scale systems."""
-
-    chassis_serial: str
-    slot: int
-    tray: int
-    host_id: int
-    cluster: bytes
-    clique: int
 
 
 @dataclass(slots=True)
@@ -225,10 +213,6 @@ class Plant:
         self._nodes[name] = PlantNode(found, state, [_Gpu() for _ in range(count)])
         self._nodes[name].look()
 
-    def remove_node(self, name: str) -> None:
-        """The file stays as it is: an agent that still reads it sees figures that stand still."""
-        del self._nodes[name]
-
     def state_path(self, name: str) -> Path:
         """For `PENSTOCK_NVML_STATE` of the node's agent."""
         return self.directory / f"{name}.nvml"
@@ -256,16 +240,6 @@ class Plant:
             uuids = tuple(instance.uuid.decode() for instance in device.mig_instances[: device.mig_count])
         self._nodes[name].look()
         return uuids
-
-    def set_rack(self, name: str, rack: Rack) -> None:
-        """What NVML tells of the node's place; nothing before."""
-        state = self.state(name)
-        for index in range(state.device_count):
-            with state.change(index) as device:
-                device.chassis_serial = rack.chassis_serial.encode()
-                device.slot, device.tray, device.host_id = rack.slot, rack.tray, rack.host_id
-                device.fabric_state, device.fabric_clique = _FABRIC_COMPLETED, rack.clique
-                device.fabric_cluster[:] = list(rack.cluster.ljust(16, b"\0"))
 
     def pod_watts(self, name: str) -> dict[str, float]:
         """The truth that attribution is judged by: pod uid → what it draws now, its part of the idle draw included."""
