@@ -216,8 +216,13 @@ class EnergyMeter:
             if pod in self._joules:
                 added = sum(share.portion * drawn[parents.get(share.device, share.device)] for share in shares)
                 joules[pod] = self._joules[pod] + added
-        self._counters, self._at, self._joules = {gpu.uuid: gpu.energy_joules for gpu in gpus}, now, joules
+        self._counters, self._at, self._joules = {gpu.uuid: self._counter(gpu) for gpu in gpus}, now, joules
         return joules
+
+    def _counter(self, gpu: MeasuredGpu) -> float | None:
+        """Of a GPU that says nothing at all the last one: what it counts meanwhile is told when it speaks again."""
+        silent = gpu.energy_joules is None and gpu.watts is None
+        return self._counters.get(gpu.uuid) if silent else gpu.energy_joules
 
     def _drawn_joules(self, gpu: MeasuredGpu, seconds: float) -> float:
         before = self._counters.get(gpu.uuid)

@@ -166,7 +166,7 @@ def test_a_gpu_that_nobody_holds_is_in_use_where(figures: dict[str, Any], in_use
     assert found.unallocated_in_use == (("GPU-0",) if in_use else ())
 
 
-def joules(*rounds: tuple[float, float | None, float]) -> float:
+def joules(*rounds: tuple[float, float | None, float | None]) -> float:
     """Joules of A after rounds of (monotonic seconds, counter, watts)."""
     meter, total = EnergyMeter(), {A: 0.0}
     for at, counter, watts in rounds:
@@ -179,12 +179,13 @@ ENERGY = {
     "by the counter": (((0, 1000, 500), (10, 5500, 500)), 4500),
     "from when the pod was first listed": (((0, 9000, 500),), 0),
     "a counter that fell back is not believed": (((0, 9000, 500), (10, 20, 500)), 5000),
+    "what it counts while the driver says nothing": (((0, 1000, 500), (10, None, None), (20, 11000, 500)), 10000),
     "without a counter by watts and time": (((0, None, 500), (10, None, 400), (20, None, 400)), 8000),
 }
 
 
 @pytest.mark.parametrize(("rounds", "want"), ENERGY.values(), ids=ENERGY.keys())
-def test_energy(rounds: tuple[tuple[float, float | None, float], ...], want: float) -> None:
+def test_energy(rounds: tuple[tuple[float, float | None, float | None], ...], want: float) -> None:
     assert joules(*rounds) == pytest.approx(want)
 
 

@@ -80,15 +80,28 @@ def _believed(row: Row, before: Believed | None) -> Believed:
 
 
 def _said(row: Row, known: Mapping[str, float]) -> Mapping[str, float]:
-    """What each GPU draws by its node's report; by the last one where this says nothing of it.
+    """What each GPU draws by its node's report; by the last one where this says nothing of it and a pod may hold it.
 
     Of GPUs that it leaves out as many are there still as the node has more than it tells of.
     """
     gpus = row.view.telemetry.gpus if row.view.telemetry else ()
-    said = {gpu.uuid: known.get(gpu.uuid) if gpu.power_watts is None else gpu.power_watts for gpu in gpus}
+    said = {gpu.uuid: gpu.power_watts for gpu in gpus}
+    if None in said.values():
+        free, idle_watts = _free(row), _idle_watts(row, known.values())
+        last = {uuid: min(watts, idle_watts) if uuid in free else watts for uuid, watts in known.items()}
+        said = {uuid: last.get(uuid) if watts is None else watts for uuid, watts in said.items()}
     left_out = sorted(((known[uuid], uuid) for uuid in known.keys() - said.keys()), reverse=True)
     there = left_out[: max(0, physical_gpus(row.view.node) - len(gpus))]
     return {uuid: watts for uuid, watts in said.items() if watts is not None} | {uuid: watts for watts, uuid in there}
+
+
+def _free(row: Row) -> frozenset[str]:
+    """The GPUs that nobody holds by the kubelet's word: whoever worked there has ended."""
+    telemetry = row.view.telemetry
+    held = holdings(row.view.node, telemetry, row.view.pods)
+    if telemetry is None or telemetry.pods is None or any(map(started, held.unknown)):
+        return frozenset()
+    return frozenset(gpu.uuid for gpu in telemetry.gpus if gpu.uuid not in held.known)
 
 
 def _is_of_the_same_report(row: Row, other: Row) -> bool:

@@ -137,6 +137,26 @@ def test_silence_takes_off_the_draw_of_those_who_leave_and_of_nobody_else(pods: 
     assert after_silence(*pods) == want
 
 
+@pytest.mark.parametrize(
+    ("pods", "listed", "want"),
+    (
+        pytest.param((a.pod(gpus=4),), True, 4 * HOT + 4 * IDLE, id="while its pod is there it may go on drawing"),
+        pytest.param((), True, 3 * HOT + 5 * IDLE, id="once its pod has ended it does not"),
+        pytest.param((), False, 4 * HOT + 4 * IDLE, id="without the kubelet's word nobody knows"),
+    ),
+)
+def test_a_lost_gpu_draws_what_it_last_drew_for_as_long_as_somebody_holds_it(
+    pods: tuple[Pod, ...], *, listed: bool, want: float
+) -> None:
+    held = PodGpus("search", "pod-1", tuple(f"GPU-{at}" for at in range(4)))
+    before = replace(GOOD, pods=(held,) if listed else None)
+    last = pressure.remembered(a.fleet(a.node(), telemetries=[before], pods=[a.pod(gpus=4)]), {})
+    lost = a.gpu(0, power_watts=None, health=GpuHealth.LOST)
+    report = replace(before, sequence=2, gpus=(lost, *GOOD.gpus[1:]))
+    fleet = a.fleet(a.node(), telemetries=[report], pods=pods, domains=[a.domain()])
+    assert pressure.draw(fleet, pressure.remembered(fleet, last)).watts["row-a"] == want
+
+
 def test_a_node_that_said_nothing_new_is_not_worked_out_again() -> None:
     fleet = a.fleet(a.node("gpu-1"), a.node("gpu-2"), telemetries=[GOOD], domains=[a.domain()])
     last = pressure.remembered(fleet, {})
