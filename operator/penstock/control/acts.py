@@ -106,7 +106,7 @@ class Acts:
             return
         patch = msgspec.json.encode(manifests.lift_patch(lift))
         try:
-            await self.client.patch(pod_path(lift.pod), patch, JSON_PATCH)
+            await self.client.patch(_pod_path(lift.pod), patch, JSON_PATCH)
         except Conflict:
             await self._look_again(lift)
         except ApiError as refused:
@@ -136,7 +136,7 @@ class Acts:
     async def _look_again(self, lift: Lift, outcome: str = "conflict") -> None:
         """After a conflict, an error of the server or no answer: was it our own try that went through?"""
         try:
-            pod = msgspec.json.decode(await self.client.get(pod_path(lift.pod)), type=_PodGates)
+            pod = msgspec.json.decode(await self.client.get(_pod_path(lift.pod)), type=_PodGates)
         except NotFound:
             self._give_back(lift, "gone")
         except (ApiError, *Unanswered):
@@ -178,7 +178,7 @@ class Acts:
         """Take a replica out of traffic. False where it is not: gone, or to be tried again as it is now."""
         patch = msgspec.json.encode(manifests.isolation_patch(pod, pool_uid, one))
         try:
-            await self.client.patch(pod_path(pod), patch, STRATEGIC_PATCH)
+            await self.client.patch(_pod_path(pod), patch, STRATEGIC_PATCH)
         except (NotFound, Conflict):
             return False
         except (ApiError, *Unanswered) as error:
@@ -193,7 +193,7 @@ class Acts:
 
     async def _delete(self, pod: Pod, done: str, why: str, count: Counter | None = None) -> bool:
         try:
-            await self.client.delete(pod_path(pod), uid=pod.uid)
+            await self.client.delete(_pod_path(pod), uid=pod.uid)
         except (NotFound, Conflict):
             return True
         except (ApiError, *Unanswered) as error:
@@ -223,7 +223,7 @@ class Acts:
         """Write a pod's new place in the order of a scale-down."""
         patch = msgspec.json.encode(manifests.deletion_cost_patch(pod, cost))
         try:
-            await self.client.patch(pod_path(pod), patch, JSON_PATCH)
+            await self.client.patch(_pod_path(pod), patch, JSON_PATCH)
         except (ApiError, *Unanswered) as error:
             log.info("ranking %s/%s waits for the next turn: %s", *_name(pod), error)
 
@@ -287,7 +287,7 @@ class _Owned(msgspec.Struct, gc=False):
     metadata: _Meta
 
 
-def pod_path(pod: Pod) -> str:
+def _pod_path(pod: Pod) -> str:
     return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
 
 

@@ -24,10 +24,11 @@ from penstock.control.residency.laws import Laws, Running
 from penstock.core import intent
 from penstock.core.model import Domain, LearnedWatts, PlacementRules, Pod, PoolKey
 from penstock.core.placement.fleet import Fleet, NodeView
-from penstock.core.pool import Held, Pool, Problem, RollCall, Template, roll_call
+from penstock.core.pool import Held, Pool, RollCall, Template, roll_call
 from penstock.core.residency import doubts, reading, strangers
 from penstock.core.residency.ceiling import Effective
 from penstock.core.residency.standing import NEVER_UNDER_A_LAW
+from penstock.core.telling.problem import Problem
 from penstock.errors import UNREADABLE, InvalidInput
 
 JUDGE_SECONDS = 1.0

@@ -77,7 +77,7 @@ def deployment(workload: Workload) -> Manifest:
                 "rollingUpdate": {"maxSurge": 0, "maxUnavailable": workload.max_unavailable},
             },
             "progressDeadlineSeconds": NO_PROGRESS_DEADLINE,
-            "template": gated_template(workload.key, workload.template),
+            "template": _gated_template(workload.key, workload.template),
         },
     }
     intent = digest({**body["spec"], "replicas": None})
@@ -90,7 +90,7 @@ def deployment(workload: Workload) -> Manifest:
     return body
 
 
-def gated_template(key: PoolKey, template: Mapping[str, Any]) -> Manifest:
+def _gated_template(key: PoolKey, template: Mapping[str, Any]) -> Manifest:
     """A pod template as the pool's pods are born: labelled, serving, gated."""
     metadata = dict(template.get("metadata") or {})
     metadata["labels"] = {**(metadata.get("labels") or {}), POOL_LABEL: key.name, SERVING_LABEL: "true"}

@@ -12,8 +12,6 @@ from penstock.core.residency.ceiling import NO_LAW, SPEC, Demand, Effective
 from penstock.core.residency.reading import NOWHERE
 from penstock.core.telling.problem import Problem
 
-__all__ = ["Held", "Pool", "Problem", "RollCall", "Template", "as_born", "replacement", "replicas", "roll_call"]
-
 LEADER_WORKER_SET_LABEL = "leaderworkerset.sigs.k8s.io/name"
 
 
@@ -168,7 +166,7 @@ def replicas(pool: Pool, roll: RollCall, avoid: frozenset[str], shed: int = 0) -
 
 def replacement(pool: Pool, pod: Pod, now_time: float) -> Replica:
     """What would be made in place of a running replica: gated, and asked for last."""
-    born = pool.template or Template(pod.requests, as_born(pod.scheduling), pod.labels, pod.priority)
+    born = pool.template or Template(pod.requests, _as_born(pod.scheduling), pod.labels, pod.priority)
     return Replica(
         key=pod.uid,
         pool=pool.key,
@@ -184,7 +182,7 @@ def replacement(pool: Pool, pod: Pod, now_time: float) -> Replica:
     )
 
 
-def as_born(scheduling: Scheduling) -> Scheduling:
+def _as_born(scheduling: Scheduling) -> Scheduling:
     """What a pod asked for before its gate was lifted: without the pin and the law that the lift added."""
     terms = tuple(
         NodeTerm(

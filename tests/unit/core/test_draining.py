@@ -11,7 +11,8 @@ from penstock.core.draining import Refusal, may_leave, off_broken_gpus
 from penstock.core.health import Broken
 from penstock.core.lifecycle import Ending
 from penstock.core.model import Mode, Owner, Phase, PlacementRules, Pod, PoolKey
-from penstock.core.pool import Pool, Problem, Template, roll_call
+from penstock.core.pool import Pool, Template, roll_call
+from penstock.core.telling.problem import Problem
 
 KEY = PoolKey("search", "llama")
 SET = Owner("ReplicaSet", "llama-1", "rs-1")

@@ -9,7 +9,8 @@ import pytest
 import builders as a
 from penstock.api.names import GATE
 from penstock.core.model import Owner, Phase, PlacementRules, Pod
-from penstock.core.pool import LEADER_WORKER_SET_LABEL, Pool, Problem, RollCall, Template, replicas, roll_call
+from penstock.core.pool import LEADER_WORKER_SET_LABEL, Pool, RollCall, Template, replicas, roll_call
+from penstock.core.telling.problem import Problem
 
 SET = Owner("ReplicaSet", "llama-1", "rs-1")
 POOL = Pool(

@@ -49,7 +49,7 @@ MOST_DOMAINS = 4
 """Of more domains that lack watts only those that lack the fewest are named."""
 
 
-def decision_record(decision: Decision) -> dict[str, Any]:
+def _decision_record(decision: Decision) -> dict[str, Any]:
     """What the placed pod's annotation holds: at most 1.5 kB as compact JSON."""
     record: dict[str, Any] = {
         "reason": sentence(decision),
@@ -71,14 +71,14 @@ def decision_record(decision: Decision) -> dict[str, Any]:
 
 def decision_text(decision: Decision) -> str:
     """The record as the annotation holds it."""
-    return _compact(decision_record(decision))
+    return _compact(_decision_record(decision))
 
 
 def advice_text(decision: Decision | None) -> str:
     """The record on a pod of an Advise pool: let through without a pin, beside what would have been chosen."""
     if decision is None:
         return _compact({"mode": "Advise", "reason": "advice only: no node would have been chosen"})
-    advised = decision_record(decision)
+    advised = _decision_record(decision)
     return _compact({"mode": "Advise", **advised, "reason": f"advice only: {decision.node}, {advised['reason']}"})
 
 

@@ -10,10 +10,11 @@ import builders as a
 from penstock.api.inferencepool import InferencePoolStatus, Violation
 from penstock.core.lifecycle import Ending, Verdict
 from penstock.core.model import PlacementRules, Residency
-from penstock.core.pool import Pool, Problem, RollCall, Template
+from penstock.core.pool import Pool, RollCall, Template
 from penstock.core.power.hurdles import Hurdle, HurdleReason
 from penstock.core.residency.ceiling import NO_LAW, Effective
 from penstock.core.telling.conditions import MAX_MESSAGE
+from penstock.core.telling.problem import Problem
 from penstock.core.telling.status import PlacedFact, PoolFacts, pool_status
 from penstock.core.telling.waits import WaitingFact
 

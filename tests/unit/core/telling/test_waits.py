@@ -8,7 +8,8 @@ import pytest
 
 import builders as a
 from penstock.core.model import PlacementRules
-from penstock.core.pool import Pool, Problem, RollCall, Template
+from penstock.core.pool import Pool, RollCall, Template
+from penstock.core.telling.problem import Problem
 from penstock.core.telling.waits import WaitingFact, waiting_facts, waiting_groups
 
 POOL = Pool(a.POOL, "uid-pool", generation=3, desired=2, rules=PlacementRules(), template=Template(), count=2)
