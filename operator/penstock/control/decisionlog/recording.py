@@ -161,7 +161,7 @@ class Recorder:
         if now_time - self._looked_time >= LOOK_SECONDS:
             self._looked_time = now_time
             for pod in state.pods.values():
-                if not pod.pool:
+                if not pod.pool and (pod.gated or pod.uid in self._gated):
                     self._watch_gate(picture, state, pod, now_time)
         self._gated &= state.pods.keys()
         self._told &= state.pods.keys()
@@ -179,9 +179,9 @@ class Recorder:
 
     def _was_gated(self, pool: Pool | None, pod: Pod) -> bool:
         # One that was never seen gated is known by the decision that `penstock release` leaves on it, or as the replica
-        # of a pool of ours: each of them is born gated. What release lets out has a pool.
+        # of a pool of ours: each of them is born gated.
         born_gated = pool is not None and not pool.adopts and pool.owns(pod)
-        return pod.uid in self._gated or bool(pod.pool and pod.decision) or born_gated
+        return pod.uid in self._gated or bool(pod.decision) or born_gated
 
 
 def _counts(one: Standing | None) -> object:
