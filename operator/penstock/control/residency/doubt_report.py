@@ -111,10 +111,6 @@ class DoubtReporter:
             self._busy.discard(name)
 
 
-def _sentence(one: Doubt) -> str:
-    return f"{one.message}; {one.remedy}"
-
-
 def _since_time(one: Doubt, known: PlaceMark | None, now_time: float) -> float:
     if one.since_time is not None:
         return one.since_time

@@ -7,7 +7,7 @@ is made at once; a reference to the pool keeps it collected, and an annotation s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -20,7 +20,7 @@ from penstock.core.model import Isolated, Node, Pod
 from penstock.core.residency import axes
 from penstock.core.residency.ceiling import Effective
 from penstock.core.telling.conditions import MAX_MESSAGE
-from penstock.core.telling.figures import utc
+from penstock.core.telling.figures import listed, utc
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 MOST_SOURCES = 4
@@ -50,7 +50,7 @@ def drains(action: Action) -> bool:
 def sentence(node: Node | None, law: Effective) -> str:
     """Why a place is not lawful, for people: outside of whose law, and by what."""
     if node is None:
-        return f"its node is unknown, which is outside {_some(law.sources)}"
+        return f"its node is unknown, which is outside {listed(law.sources, MOST_SOURCES)}"
     return f"node {node.name} {clause(node, law)}"
 
 
@@ -60,17 +60,13 @@ def clause(node: Node, law: Effective) -> str:
     against = [one.source for one in law.demands if axes.excluding(one.residency, node)] or _outdating(law)
     # The place stands there already.
     by = "" if axes.excluding(law.residency, node) == COUNTRY_LABEL else f" {axes.told(law.residency, node)}"
-    return f"({place}) is outside {_some(against or law.sources)}{by}"
+    return f"({place}) is outside {listed(against or law.sources, MOST_SOURCES)}{by}"
 
 
 def _outdating(law: Effective) -> list[str]:
     """Who demands the youngest evidence, where by every label a place would do: it is older than that."""
     youngest = law.drains_after_seconds
     return [one.source for one in law.demands if youngest is not None and one.drains_after_seconds == youngest]
-
-
-def _some(sources: Sequence[str]) -> str:
-    return ", ".join(sources[:MOST_SOURCES])
 
 
 def told(pod: Pod, node: Node | None, since_time: float, *, action: Action, message: str, remedy: str) -> Violation:

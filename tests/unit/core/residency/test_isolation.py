@@ -6,6 +6,7 @@ import pytest
 
 from penstock.core.model import Isolated
 from penstock.core.residency import isolation
+from penstock.core.residency.ceiling import Effective
 from penstock.core.residency.isolation import LAST_TIME
 from penstock.core.telling.figures import utc
 
@@ -49,3 +50,9 @@ def test_what_the_operator_wrote_is_read_back_and_its_time_can_be_told(since_tim
 
 def test_a_pod_without_the_annotation_is_not_isolated() -> None:
     assert isolation.read("") is None
+
+
+def test_of_many_laws_that_a_place_is_outside_of_the_first_are_named_and_the_others_counted() -> None:
+    law = Effective(sources=tuple(f"ResidencyPolicy/{name}" for name in "abcdef"))
+    four = "ResidencyPolicy/a, ResidencyPolicy/b, ResidencyPolicy/c, ResidencyPolicy/d"
+    assert isolation.sentence(None, law) == f"its node is unknown, which is outside {four} and 2 more"
