@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from penstock.cluster.reports import Reports
 
 @pytest.fixture
 def reports() -> Reports:
-    return Reports(lambda: 1000.0)
+    return Reports(map(float, count(1000)).__next__)
 
 
 def named(node: str, sequence: int, *uuids: str) -> Any:

@@ -7,6 +7,7 @@ left since: so silence neither moves the draw, nor keeps it up when the replicas
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -69,8 +70,8 @@ def remembered(fleet: Fleet, last: Last) -> Last:
 def _believed(row: Row, before: Believed | None) -> Believed:
     watts, held = (before.watts, before.held) if before else (None, None)
     telemetry = row.view.telemetry
-    if not row.power.planned_watts:
-        return Believed(row, None, 0.0)  # It has no GPUs, or somebody vouches that it is off.
+    if _is_off(row):
+        return Believed(row, None, 0.0)
     if telemetry is None or row.evidence is not Evidence.FRESH:
         return Believed(row, watts, _silent_watts(row, watts, held), held)
     told = _said(row, watts or {})
@@ -79,29 +80,36 @@ def _believed(row: Row, before: Believed | None) -> Believed:
     return Believed(row, told, sum(told.values()), held, _braked(telemetry), _hot(telemetry))
 
 
+def _is_off(row: Row) -> bool:
+    """Whether it draws nothing: it has no GPUs, or somebody vouches that it is off."""
+    return not row.power.planned_watts
+
+
 def _said(row: Row, known: Mapping[str, float]) -> Mapping[str, float]:
     """What each GPU draws by its node's report; by the last one where this says nothing of it and a pod may hold it.
 
     Of GPUs that it leaves out as many are there still as the node has more than it tells of.
     """
     gpus = row.view.telemetry.gpus if row.view.telemetry else ()
-    said = {gpu.uuid: gpu.power_watts for gpu in gpus}
-    if None in said.values():
-        free, idle_watts = _free(row), _idle_watts(row, known.values())
-        last = {uuid: min(watts, idle_watts) if uuid in free else watts for uuid, watts in known.items()}
-        said = {uuid: last.get(uuid) if watts is None else watts for uuid, watts in said.items()}
-    left_out = sorted(((known[uuid], uuid) for uuid in known.keys() - said.keys()), reverse=True)
+    said = {gpu.uuid: gpu.power_watts for gpu in gpus if gpu.power_watts is not None}
+    unsaid = known.keys() - said.keys()
+    if not unsaid:
+        return said
+    free, idle_watts = _free(row, unsaid), _idle_watts(row, known.values())
+    last = {uuid: min(known[uuid], idle_watts) if uuid in free else known[uuid] for uuid in unsaid}
+    named = {uuid: last[uuid] for gpu in gpus if (uuid := gpu.uuid) in last}
+    left_out = sorted(((watts, uuid) for uuid, watts in last.items() if uuid not in named), reverse=True)
     there = left_out[: max(0, physical_gpus(row.view.node) - len(gpus))]
-    return {uuid: watts for uuid, watts in said.items() if watts is not None} | {uuid: watts for watts, uuid in there}
+    return said | named | {uuid: watts for watts, uuid in there}
 
 
-def _free(row: Row) -> frozenset[str]:
-    """The GPUs that nobody holds by the kubelet's word: whoever worked there has ended."""
+def _free(row: Row, uuids: AbstractSet[str]) -> AbstractSet[str]:
+    """Those of these GPUs that nobody holds by the kubelet's word: whoever worked there has ended."""
     telemetry = row.view.telemetry
     held = holdings(row.view.node, telemetry, row.view.pods)
     if telemetry is None or telemetry.pods is None or any(map(started, held.unknown)):
         return frozenset()
-    return frozenset(gpu.uuid for gpu in telemetry.gpus if gpu.uuid not in held.known)
+    return uuids - held.known.keys()
 
 
 def _is_of_the_same_report(row: Row, other: Row) -> bool:
@@ -137,7 +145,7 @@ def savings(fleet: Fleet, pods: Iterable[Pod], last: Last = NOTHING_KNOWN) -> It
     for pod in pods:
         at = fleet.position.get(pod.node)
         gpus = pod.gpus + pod.parts
-        if at is None or not gpus or not started(pod):
+        if at is None or not gpus or not started(pod) or _is_off(fleet.rows[at]):
             yield {}
             continue
         row = fleet.rows[at]
@@ -154,7 +162,7 @@ def lingering_watts(fleet: Fleet, node: str, last: Last) -> Watts:
     """
     at = fleet.position.get(node)
     # Of a silent node only what is still held counts as drawn, so there nothing lingers.
-    if at is None or fleet.rows[at].evidence is not Evidence.FRESH:
+    if at is None or fleet.rows[at].evidence is not Evidence.FRESH or _is_off(fleet.rows[at]):
         return {}
     row, nameless = fleet.rows[at], _nameless(fleet.rows[at], last)
     idle = _idle_watts(row, _drawn(row, last).values())

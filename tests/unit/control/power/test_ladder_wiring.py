@@ -142,7 +142,7 @@ def over(percent: float) -> float:
     return DRAW_WATTS / percent * 100.0
 
 
-def test_of_a_node_that_lies_the_status_tells_the_same_draw_as_the_ladder_goes_by() -> None:
+def test_of_a_node_that_lies_the_ladder_goes_by_the_last_word_that_could_be_believed() -> None:
     scene = Scene(*FULL, domains=(a.domain(),))
     scene.look()
     scene.reported = {"contradiction": "energy stands still"}

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 import builders as a
+from penstock.api.names import OUT_OF_SERVICE_TAINT
 from penstock.core.model import Gpu, GpuHealth, Phase, Pod, PodGpus, Telemetry
 from penstock.core.placement.fleet import Fleet, NodeView
+from penstock.core.placement.scheduling import Taint
 from penstock.core.power import pressure
 from penstock.core.power.pressure import Draw
 
@@ -137,6 +139,10 @@ def test_silence_takes_off_the_draw_of_those_who_leave_and_of_nobody_else(pods: 
     assert after_silence(*pods) == want
 
 
+SILENT_GPU = (a.gpu(0, power_watts=None, health=GpuHealth.LOST), *GOOD.gpus[1:])
+
+
+@pytest.mark.parametrize("reported", (SILENT_GPU, GOOD.gpus[1:]), ids=("told as lost", "left out of the report"))
 @pytest.mark.parametrize(
     ("pods", "listed", "want"),
     (
@@ -146,13 +152,12 @@ def test_silence_takes_off_the_draw_of_those_who_leave_and_of_nobody_else(pods: 
     ),
 )
 def test_a_lost_gpu_draws_what_it_last_drew_for_as_long_as_somebody_holds_it(
-    pods: tuple[Pod, ...], *, listed: bool, want: float
+    reported: tuple[Gpu, ...], pods: tuple[Pod, ...], *, listed: bool, want: float
 ) -> None:
     held = PodGpus("search", "pod-1", tuple(f"GPU-{at}" for at in range(4)))
     before = replace(GOOD, pods=(held,) if listed else None)
     last = pressure.remembered(a.fleet(a.node(), telemetries=[before], pods=[a.pod(gpus=4)]), {})
-    lost = a.gpu(0, power_watts=None, health=GpuHealth.LOST)
-    report = replace(before, sequence=2, gpus=(lost, *GOOD.gpus[1:]))
+    report = replace(before, sequence=2, gpus=reported)
     fleet = a.fleet(a.node(), telemetries=[report], pods=pods, domains=[a.domain()])
     assert pressure.draw(fleet, pressure.remembered(fleet, last)).watts["row-a"] == want
 
@@ -246,3 +251,14 @@ def test_lingering_watts(telemetry: Telemetry, pods: tuple[Pod, ...], want: floa
     found = pressure.lingering_watts(fleet, "gpu-1", pressure.remembered(fleet, {}))
     assert found.get("row-a", 0.0) == 1.5 * want
     assert pressure.lingering_watts(fleet, "gpu-9", {}) == {}, "a node that is gone draws nothing"
+
+
+def test_on_a_node_that_somebody_vouches_is_off_nothing_is_saved_and_nothing_lingers() -> None:
+    off = a.node(taints=(Taint(OUT_OF_SERVICE_TAINT, "nodeshutdown", "NoExecute"),))
+    pod = a.pod(gpus=4)
+    fleet = a.fleet(off, telemetries=[GOOD], pods=[pod], domains=[a.domain()])
+    last = pressure.remembered(fleet, {})
+    assert pressure.draw(fleet, last).watts["row-a"] == 0.0
+    assert pressure.saved_watts(fleet, pod, last) == {}
+    left = a.fleet(off, telemetries=[GOOD], domains=[a.domain()])
+    assert pressure.lingering_watts(left, "gpu-1", pressure.remembered(left, last)) == {}
