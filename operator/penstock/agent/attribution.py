@@ -202,6 +202,7 @@ class EnergyMeter:
     def __init__(self) -> None:
         self._joules: dict[PodName, float] = {}
         self._counters: dict[str, float | None] = {}
+        self._owners: Mapping[str, frozenset[PodName]] = {}
         self._at = 0.0
 
     def add(self, gpus: Sequence[MeasuredGpu], attribution: Attribution, now: float) -> Mapping[PodName, float]:
@@ -216,13 +217,18 @@ class EnergyMeter:
             if pod in self._joules:
                 added = sum(share.portion * drawn[parents.get(share.device, share.device)] for share in shares)
                 joules[pod] = self._joules[pod] + added
-        self._counters, self._at, self._joules = {gpu.uuid: self._counter(gpu) for gpu in gpus}, now, joules
+        self._counters = {gpu.uuid: self._counter(gpu, attribution.owners.get(gpu.uuid)) for gpu in gpus}
+        self._owners, self._at, self._joules = attribution.owners, now, joules
         return joules
 
-    def _counter(self, gpu: MeasuredGpu) -> float | None:
-        """Of a GPU that says nothing at all the last one: what it counts meanwhile is told when it speaks again."""
-        silent = gpu.energy_joules is None and gpu.watts is None
-        return self._counters.get(gpu.uuid) if silent else gpu.energy_joules
+    def _counter(self, gpu: MeasuredGpu, owners: frozenset[PodName] | None) -> float | None:
+        """Of a GPU that says nothing at all the last one: what it counts meanwhile is told when it speaks again.
+
+        Not where others hold it by then: nobody knows whose energy that was.
+        """
+        if gpu.energy_joules is not None or gpu.watts is not None:
+            return gpu.energy_joules
+        return self._counters.get(gpu.uuid) if owners == self._owners.get(gpu.uuid) else None
 
     def _drawn_joules(self, gpu: MeasuredGpu, seconds: float) -> float:
         before = self._counters.get(gpu.uuid)

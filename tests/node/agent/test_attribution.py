@@ -197,6 +197,16 @@ def test_a_pod_that_left_and_came_back_begins_anew() -> None:
     assert joules == [{A: 0.0}, {A: 500.0}, {}, {A: 0.0}]
 
 
+def test_what_a_silent_gpu_counted_for_the_pod_before_is_not_billed_to_the_next() -> None:
+    meter = EnergyMeter()
+    joules: Mapping[PodName, float] = {}
+    rounds = ((0, A, 1000, 500), (1, A, None, None), (100, B, None, None), (101, B, None, None), (102, B, 51700, 500))
+    for at, pod, counter, watts in rounds:
+        one = (gpu(energy_joules=counter, watts=watts),)
+        joules = meter.add(one, attribute(one, (holds(pod, "GPU-0"),)), at)
+    assert joules == {B: pytest.approx(500)}
+
+
 def test_idle_draw_is_the_lowest_seen_and_never_that_of_a_busy_gpu() -> None:
     idle = IdleDraw()
     assert idle.watts("GPU-0", 600.0, 700.0) == pytest.approx(98)
