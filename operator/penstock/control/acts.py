@@ -88,7 +88,7 @@ class Acts:
     """Why a pool's placements cannot be recorded, while its law demands that they are."""
     foreign_services: set[PoolKey] = field(default_factory=set)
     law_written: Callable[[str], Awaitable[None]] = lambda _: asyncio.sleep(0)
-    """Returns once the API server has taken the law of a namespace."""
+    """Returns once the API server shows the law of a namespace, and judges by it."""
     leaving: set[str] = field(default_factory=set)
     """Pods whose eviction was asked for and not refused, by uid: whoever asks next counts them as away."""
 

@@ -1,6 +1,7 @@
 """The law of each namespace, where the API server reads it: a label that demands it, and an annotation an axis.
 
-Whoever lifts a gate waits until it is `written`: what is lawful by now the API server takes only then.
+Whoever lifts a gate waits until it is `written`: what is lawful by now the API server takes only then. Its answer to
+the write is too early a sign: admission reads namespaces from a cache of its own, which is fed as our watch is.
 
 The label is never taken away here: only governance frees a namespace. One whose policies are all gone keeps the label
 and loses the annotations, and then nothing new is created or placed there until somebody has decided.
@@ -36,7 +37,7 @@ RETRY_SECONDS = 2.0
 WAIT_SECONDS = 2.0
 """How long a lift waits for the law of its namespace: it is refused then, in the API server's own words."""
 LOOK_SECONDS = 30.0
-"""From look to look where nothing changed: somebody may have written over it."""
+"""From look to look where nothing changed, and until what the watch has not shown is written again."""
 
 
 @dataclass
@@ -55,16 +56,17 @@ class Marking:
     _taken: dict[str, tuple[Namespace, Mapping[str, str]]] = field(default_factory=dict)
     """By namespace, as it was then: what the API server took last."""
     _unwritten: dict[str, asyncio.Event] = field(default_factory=dict)
-    """By namespace: set once the API server has taken what is to stand there."""
+    """By namespace: set once our watch shows what is to stand there."""
 
     def keep(self, laws: Laws, now_at: float) -> None:
         """Write what differs."""
         seen = (laws.version, self.state.namespace_changes)
-        if seen == self._seen and not self._next_at and now_at - self._looked_at < LOOK_SECONDS:
-            return
         if now_at - self._looked_at >= LOOK_SECONDS:
             self._taken.clear()
-        self._seen, self._looked_at = seen, now_at
+            self._looked_at = now_at
+        elif seen == self._seen and not self._unwritten:
+            return
+        self._seen = seen
         self._next_at = {name: at for name, at in self._next_at.items() if at > now_at}
         for gone in self._wanted.keys() - self.state.namespaces.keys():
             self._let_go(gone)
@@ -77,7 +79,7 @@ class Marking:
             self._keep(found, self._annotations(laws, name, ceiling), now_at)
 
     async def written(self, namespace: str) -> None:
-        """Return once the API server has taken the law of a namespace as it is by now, or does not for a while."""
+        """Return once our watch shows the law of a namespace as it is by now, or does not for a while."""
         if (ahead := self._unwritten.get(namespace)) is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WAIT_SECONDS):
@@ -85,11 +87,11 @@ class Marking:
 
     def _keep(self, found: Namespace, wanted: Mapping[str, str], now_at: float) -> None:
         name = found.name
-        if (found.labels.get(LAW_LABEL) == LAW_REQUIRED and found.law == wanted) or self._is_taken(found, wanted):
+        if found.labels.get(LAW_LABEL) == LAW_REQUIRED and found.law == wanted:
             self._acknowledge(name)
             return
         self._unwritten.setdefault(name, asyncio.Event())
-        if name not in self._busy and name not in self._next_at:
+        if name not in self._busy and name not in self._next_at and not self._is_taken(found, wanted):
             self._busy.add(name)
             self._next_at[name] = now_at + RETRY_SECONDS
             self.spawn(self._write(found, wanted))
@@ -129,10 +131,7 @@ class Marking:
     def _take(self, found: Namespace, wanted: Mapping[str, str]) -> None:
         self._taken[found.name] = found, wanted
         self._next_at.pop(found.name, None)
-        if self._wanted.get(found.name, (None, wanted))[1] == wanted:
-            self._acknowledge(found.name)
-        self._seen = (-1, -1)  # The law may have moved on meanwhile.
-        self.state.rouse()
+        self.state.rouse()  # The law may have moved on meanwhile.
 
 
 def _annotations(laws: Laws, name: str, ceiling: Effective) -> Mapping[str, str]:
