@@ -161,7 +161,7 @@ class Recorder:
         if now_time - self._looked_time >= LOOK_SECONDS:
             self._looked_time = now_time
             for pod in state.pods.values():
-                if not pod.pool and (pod.gated or pod.uid in self._gated):
+                if not pod.pool and (pod.gated or pod.decision or pod.uid in self._gated):
                     self._watch_gate(picture, state, pod, now_time)
         self._gated &= state.pods.keys()
         self._told &= state.pods.keys()

@@ -262,7 +262,8 @@ def test_one_of_no_pool_that_is_past_our_gate_is_recorded_within_a_second(fence:
     recorder.now_time += 1.0
     assert recorder.turn(lifted) == ("" if fence else WHO)
     assert all("pool" not in one.data for one in recorder.noted)
-    assert Notes().turn(lifted) == "", "one that never was seen behind it says nothing by itself"
+    assert Notes().turn(lifted) == ("" if fence else WHO), "nobody led: it is known by what `penstock release` wrote"
+    assert Notes().turn(replace(lifted, decision="")) == "", "one that never was seen behind it"
 
 
 def _waiting(reason: Reason) -> Waiting:
