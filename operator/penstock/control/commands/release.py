@@ -22,7 +22,7 @@ from penstock.control.commands.answers import put, screen
 from penstock.control.commands.session import Target, connect
 from penstock.control.residency.laws import recalled_group
 from penstock.core import residency
-from penstock.core.model import PoolKey, Residency
+from penstock.core.model import Pod, PoolKey, Residency
 from penstock.core.offramp import Errand, Law, OffRamp, Scene, Step, plan
 from penstock.core.residency import reading
 from penstock.core.residency.annotations import of_pool
@@ -241,8 +241,16 @@ def of_others(left: OffRamp) -> list[Line]:
     adopted = [
         Line(holder.title, f"{remedy} (there: {', '.join(holder.gates)})", done=False) for holder in left.adopted
     ]
-    lawless = "stays behind the gate: no place is lawful for its pool, or its law cannot be read; mend spec.residency"
-    return adopted + [Line(f"pod/{pod.name} -n {pod.namespace}", lawless, done=False) for pod in left.unlawful]
+    return adopted + [Line(f"pod/{pod.name} -n {pod.namespace}", _lawless(pod), done=False) for pod in left.unlawful]
+
+
+def _lawless(pod: Pod) -> str:
+    if pod.pool:
+        return "stays behind the gate: no place is lawful for its pool, or its law cannot be read; mend spec.residency"
+    return (
+        "stays behind the gate: its namespace allows no place, or cannot be read; change its ResidencyPolicy, or have "
+        f"governance free the namespace (label {LAW_LABEL})"
+    )
 
 
 def show(answer: Answer, output: str, afterwards: str = AFTERWARDS) -> None:

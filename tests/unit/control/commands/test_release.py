@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import msgspec
+import pytest
 
+import builders as a
 from penstock.cluster.answers import Page
 from penstock.cluster.client import KubeClient
 from penstock.cluster.listing import Unread
-from penstock.control.commands.release import observe, set_aside
+from penstock.control.commands.release import observe, of_others, set_aside
 from penstock.control.commands.release_nodes import observe_nodes
 from penstock.core.model import PoolKey
+from penstock.core.offramp import OffRamp
 
 POOLS = "/apis/penstock.dev/v1alpha1/inferencepools"
 GPU_NODES = "/apis/penstock.dev/v1alpha1/gpunodes"
@@ -76,6 +79,19 @@ async def test_a_gated_pod_of_no_pool_keeps_the_law_of_its_namespace() -> None:
     ((german,),) = scene.laws[PoolKey("bank", "")] or ()
     assert german.values == ("DE",)
     assert (scene.laws[PoolKey("toys", "")], scene.laws[PoolKey("unread", "")]) == (((),), None)
+
+
+@pytest.mark.parametrize(
+    ("pool", "remedy"),
+    (
+        pytest.param("llama", "mend spec.residency", id="of a pool"),
+        pytest.param("", "or have governance free the namespace (label penstock.dev/law)", id="of none"),
+    ),
+)
+def test_a_pod_that_stays_behind_the_gate_is_told_with_what_would_free_it(pool: str, remedy: str) -> None:
+    (line,) = of_others(OffRamp(unlawful=(a.pod("alone", node="", pool=pool, gates=("penstock.dev/placement",)),)))
+    assert line.says.endswith(remedy)
+    assert ("spec.residency" in line.says) is bool(pool)
 
 
 async def test_a_template_of_somebody_s_that_cannot_be_read_is_named() -> None:
