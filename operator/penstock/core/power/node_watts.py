@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from penstock.api.names import GPU_PRODUCT_LABEL, OUT_OF_SERVICE_TAINT
@@ -216,21 +217,23 @@ def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
     """The node's GPUs as `(who holds it, watts charged)`, an entry for each who shares one; `None`: nobody holds it."""
     held, known = len(power.running), min(len(power.own), len(power.running))
     own = zip(power.own[:known], power.planned_watts[:known], strict=True)
+    shared = [tuple(_share(gpu, planned, domain)) for gpu, planned in own]
     running = _pair(power.running[known:], power.planned_watts[known:held][::-1], power, domain)
     unstarted, waiting = power.unstarted_watts, len(power.pending)
     pending = _pair(power.pending, unstarted[:waiting], power, domain)
     unheld = ((None, watts) for watts in unstarted[waiting:])
-    whole = [*(entry for gpu, planned in own for entry in _share(gpu, planned, domain)), *running, *pending, *unheld]
-    return [*whole, *_parted(power, sum(watts for _, watts in whole))] if power.parted else whole
+    gpus = [*shared, *((entry,) for entry in (*running, *pending, *unheld))]
+    parted = _parted(power, [sum(watts for _, watts in gpu) for gpu in gpus]) if power.parted else ()
+    return [*chain.from_iterable(gpus), *parted]
 
 
-def _parted(power: NodePower, charged_watts: float) -> Iterable[tuple[Hold | None, float]]:
-    """MIG devices of which nobody says on which GPU they are: each its part of a limit beside all that is charged
-    already, since it may be on the coolest, and together no more than would bring every GPU to its limit.
+def _parted(power: NodePower, charged_watts: Sequence[float]) -> Iterable[tuple[Hold | None, float]]:
+    """MIG devices of which nobody says on which GPU they are: each its part of a limit beside all that each GPU is
+    charged already, since it may be on the coolest, and together no more than would bring every GPU to its limit.
     """
     hard_watts = hardest_watts(power)
     asked = hard_watts * sum(hold.parts for hold in power.parted)
-    room = max(0.0, hard_watts * len(power.planned_watts) - charged_watts)
+    room = sum(max(0.0, hard_watts - watts) for watts in charged_watts)
     return ((hold, hard_watts * hold.parts * min(1.0, room / asked)) for hold in power.parted if asked)
 
 

@@ -180,6 +180,12 @@ CASES = {
     "together they never charge more than the limits of all GPUs": Case(
         2 * HARD, 2, gpus(600, IDLE), [sized(name, "4g.71gb") for name in "pqrs"], None
     ),
+    "a GPU that is charged more than its limit leaves them the room of the others": Case(
+        HARD + 412,
+        1,
+        (a.gpu(0, limit_watts=400.0, health=GpuHealth.UNRESPONSIVE), a.gpu(1, limit_watts=400.0)),
+        [sized("p", "7g.141gb")],
+    ),
     "one whose size nobody can read counts as a whole GPU": Case(
         2 * IDLE + HARD, 2, gpus(IDLE, IDLE), [sized("p", "huge")], None
     ),
