@@ -11,6 +11,7 @@ import numpy as np
 from penstock.core.placement.columns import Codes, Column, Floats, Rows
 from penstock.core.placement.row import Context, Row
 from penstock.core.placement.scheduling import HostPort, Taint
+from penstock.core.power.node_watts import hardest_watts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,9 @@ class Columns:
     coolest_watts: Floats
     """Planned draw of its coolest GPU; zero without any."""
     hard_watts: Floats
+    """Per GPU whose holder is not known: what a replica's next GPU reserves at most."""
+    hardest_watts: Floats
+    """Per GPU, those whose holder is known too: a MIG device may be on any."""
     unheld_watts: Floats
     """Planned draw of the GPUs nobody holds, coolest first, padded with infinity. Shape (nodes, GPUs)."""
     domain: Codes
@@ -100,6 +104,7 @@ def columns_of(rows: Sequence[Row], context: Context) -> Columns:
         held_gpus=whole(len(row.power.running) + len(row.power.pending) for row in rows),
         coolest_watts=real(min(row.power.planned_watts, default=0.0) for row in rows),
         hard_watts=real(row.power.hard_watts for row in rows),
+        hardest_watts=real(hardest_watts(row.power) for row in rows),
         unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),
         domain=_padded([row.domains for row in rows], len(context.domains), domains_wide).astype(np.int64),
         charge=_padded([row.charges for row in rows], 0.0, domains_wide),

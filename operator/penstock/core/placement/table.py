@@ -173,7 +173,7 @@ class Table:
         # others' reservations can cost more than that, so there every change is looked at.
         dearest = np.zeros(len(self.ledger.usable_watts))
         columns = self.ledger.fleet.columns
-        ceiling = np.maximum(self.hold.declared_watts or 0.0, columns.hard_watts)
+        ceiling = np.maximum(self.hold.declared_watts or 0.0, columns.hardest_watts)
         ceiling = ceiling * max(1.0, self.example.gpus + self.hold.parts)
         np.maximum.at(dearest, columns.domain, ceiling[:, None] * columns.factor)
         return np.where(self.ledger.statistical, np.inf, dearest)

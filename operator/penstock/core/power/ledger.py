@@ -142,7 +142,7 @@ class Ledger:
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
         # Whatever GPU its MIG devices are on: they may be on one that draws nothing yet.
-        parts = hold.parts * self.fleet.columns.hard_watts[rows]
+        parts = hold.parts * self.fleet.columns.hardest_watts[rows]
         hard = hard + parts
         if not self._any_statistical:
             return hard[:, None] * factor, hard

@@ -405,6 +405,18 @@ def test_of_two_mig_devices_in_one_plan_the_second_finds_the_watts_of_the_first_
     assert [one.reason for one in plan.waiting] == [Reason.INSUFFICIENT_POWER]
 
 
+def test_a_mig_device_is_planned_at_the_limit_of_the_gpu_that_a_listed_one_is_on() -> None:
+    node = a.node(gpus=3, allocatable={PART: 7})
+    capped = (a.gpu(0), *(a.gpu(index, limit_watts=400.0) for index in range(1, 4)))
+    heard = a.telemetry(gpus=capped, pods=(PodGpus("search", "first", ("GPU-0",), shares=(3 / 7,)),))
+    first = a.pod("first", requests={"nvidia.com/mig-3g.71gb": 1})
+    fleet = a.fleet(node, telemetries=[heard], pods=[first], domains=[a.domain()])
+    (decision,) = placement.plan(fleet, [a.replica(requests={PART: 1, "pods": 1})], (), 0.0).decisions
+    second = a.pod("second", node="", pin="gpu-1", requests={PART: 1})
+    after = a.fleet(node, telemetries=[heard], pods=[first, second], domains=[a.domain()])
+    assert dict(decision.watts)["row-a"] == pytest.approx(float(after.committed_watts[0] - fleet.committed_watts[0]))
+
+
 def test_a_decision_takes_its_host_port() -> None:
     wanting = asking(host_ports=(PORT,))
     plan = placement.plan(a.fleet(a.node()), [replace(wanting, key=key) for key in "ab"], (), 0.0)
