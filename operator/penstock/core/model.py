@@ -51,6 +51,12 @@ def parts_of_gpus(requests: Amounts) -> float:
     return min(sum(found), MOST_GPUS)
 
 
+def mig_devices(requests: Amounts) -> int:
+    """How many MIG devices are asked for: each may be on a GPU of its own."""
+    asked = (amount for name, amount in requests.items() if name.startswith(MIG_RESOURCE_PREFIX))
+    return min(sum(asked), MOST_GPUS)
+
+
 @lru_cache(maxsize=256)
 def _part(resource: str) -> float:
     """A size that we cannot read counts as a whole GPU."""
@@ -206,6 +212,10 @@ class Pod:
     def parts(self) -> float:
         """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
         return parts_of_gpus(self.requests)
+
+    @property
+    def mig_devices(self) -> int:
+        return mig_devices(self.requests)
 
     @property
     def place(self) -> str:
@@ -395,3 +405,7 @@ class Replica:
     def parts(self) -> float:
         """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
         return parts_of_gpus(self.requests)
+
+    @property
+    def mig_devices(self) -> int:
+        return mig_devices(self.requests)

@@ -44,6 +44,10 @@ class Columns:
     """Per GPU whose holder is not known: what a replica's next GPU reserves at most."""
     hardest_watts: Floats
     """Per GPU, those whose holder is known too: a MIG device may be on any."""
+    idle_watts: Floats
+    """The most that any of its GPUs draws with nothing to do."""
+    parted_rest: Floats
+    """What MIG devices that nobody lists leave of the GPUs that they are on, in whole GPUs."""
     unheld_watts: Floats
     """Planned draw of the GPUs nobody holds, coolest first, padded with infinity. Shape (nodes, GPUs)."""
     domain: Codes
@@ -105,6 +109,8 @@ def columns_of(rows: Sequence[Row], context: Context) -> Columns:
         coolest_watts=real(min(row.power.planned_watts, default=0.0) for row in rows),
         hard_watts=real(row.power.hard_watts for row in rows),
         hardest_watts=real(hardest_watts(row.power) for row in rows),
+        idle_watts=real(row.power.idle_watts for row in rows),
+        parted_rest=real(row.power.parted_rest for row in rows),
         unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),
         domain=_padded([row.domains for row in rows], len(context.domains), domains_wide).astype(np.int64),
         charge=_padded([row.charges for row in rows], 0.0, domains_wide),

@@ -174,7 +174,7 @@ class Table:
         dearest = np.zeros(len(self.ledger.usable_watts))
         columns = self.ledger.fleet.columns
         ceiling = np.maximum(self.hold.declared_watts or 0.0, columns.hardest_watts)
-        ceiling = ceiling * max(1.0, self.example.gpus + self.hold.parts)
+        ceiling = ceiling * max(1, self.example.gpus + self.hold.mig_devices)
         np.maximum.at(dearest, columns.domain, ceiling[:, None] * columns.factor)
         return np.where(self.ledger.statistical, np.inf, dearest)
 

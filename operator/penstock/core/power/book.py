@@ -163,7 +163,7 @@ def _rules_of(row: Row) -> tuple[Domain, ...]:
 
 def _held(fleet: Fleet, power: NodePower, domain: Domain, pod: Pod) -> float:
     hold = pod_hold(fleet.context.pools, pod)
-    parts_watts = pod.parts * hardest_watts(power)
+    parts_watts = hold.parts * hardest_watts(power) + hold.rest * power.idle_watts
     if not pod.gpus:
         return parts_watts
     charged = [watts for other, watts in booked(power, domain) if other == hold]

@@ -35,6 +35,7 @@ class Ledger:
         self.free = {name: column.copy() for name, column in columns.free.items()}
         self.free_gpus = columns.free_gpus.copy()
         self.unheld_watts = columns.unheld_watts.copy()
+        self.parted_rest = columns.parted_rest.copy()
         self.committed_watts = fleet.committed_watts.copy()
         self.usable_watts = fleet.usable_watts.copy()
         self.rights = Rights(fleet, rights, now_at)
@@ -55,7 +56,7 @@ class Ledger:
         """The same state, to try something out on."""
         twin = copy.copy(self)
         twin.free = {name: column.copy() for name, column in self.free.items()}
-        figures = ("free_gpus", "unheld_watts", "committed_watts", "usable_watts")
+        figures = ("free_gpus", "unheld_watts", "parted_rest", "committed_watts", "usable_watts")
         for name in (*figures, "ports", "taken", "_pending", "_power"):
             setattr(twin, name, getattr(self, name).copy())
         twin.rights = self.rights.copy()
@@ -141,8 +142,7 @@ class Ledger:
         domain, factor = self.fleet.columns.domain[rows], self.fleet.columns.factor[rows]
         coolest = self.unheld_watts[rows, :gpus]
         hard = np.maximum(self.fleet.columns.hard_watts[rows, None] - coolest, 0.0).sum(axis=1)
-        # Whatever GPU its MIG devices are on: they may be on one that draws nothing yet.
-        parts = hold.parts * self.fleet.columns.hardest_watts[rows]
+        parts = self._parted_watts(hold, rows) if hold.parts else 0.0
         hard = hard + parts
         if not self._any_statistical:
             return hard[:, None] * factor, hard
@@ -153,6 +153,14 @@ class Ledger:
         gpu_watts = np.where(statistical, declared[:, None], hard[:, None])
         self._settle_mixed(gpu_watts, hold, gpus, rows)
         return gpu_watts * factor, gpu_watts[:, 0]
+
+    def _parted_watts(self, hold: Hold, rows: Rows | slice) -> Floats:
+        """Whatever GPU its MIG devices are on: they may be on one that draws nothing yet, and wake it."""
+        columns, unheld = self.fleet.columns, self.unheld_watts[rows]
+        waking = np.maximum(columns.idle_watts[rows] - unheld[:, 0], 0.0)
+        gpus, before = np.isfinite(unheld).sum(axis=1), self.parted_rest[rows]
+        woken = np.minimum(before + hold.rest, gpus) - np.minimum(before, gpus)
+        return np.asarray(hold.parts * columns.hardest_watts[rows] + waking * woken)
 
     def _settle_mixed(self, gpu_watts: Floats, hold: Hold, gpus: int, rows: Rows | slice) -> None:
         # Beside other pending reservations on GPUs hotter than a reservation, the pairing of them all decides.
@@ -199,6 +207,7 @@ class Ledger:
             unheld[:-gpus] = unheld[gpus:]
             unheld[-gpus:] = np.inf
         self._pending[row] = (*self._pending.get(row, ()), *((hold,) * gpus))
+        self.parted_rest[row] += hold.rest
         if replica.scheduling.host_ports:
             self.ports[row] = self.ports.get(row, frozenset()) | frozenset(replica.scheduling.host_ports)
         self.taken.append((row, replica))

@@ -76,6 +76,12 @@ class Hold:
     """`namespace/name` of the pod where no pool of ours is the holder."""
     parts: float = 0.0
     """What it holds as MIG devices, in whole GPUs."""
+    mig_devices: int = 0
+
+    @property
+    def rest(self) -> float:
+        """What its MIG devices leave of the GPUs that they are on, each on one of its own."""
+        return self.mig_devices - self.parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ class NodePower:
     planned_watts: tuple[float, ...] = ()
     hard_watts: float = 0.0
     """Per GPU whose holder is not known: the highest enforced limit of those × 1.03, since it may be any of them."""
+    idle_watts: float = 0.0
+    """The most that any of its GPUs draws with nothing to do."""
     running: tuple[Hold, ...] = ()
     own: tuple[OwnGpu, ...] = ()
     pending: tuple[Hold, ...] = ()
@@ -114,6 +122,11 @@ class NodePower:
     def unheld_watts(self) -> tuple[float, ...]:
         """Planned draw of the GPUs that nobody holds, coolest first."""
         return self.unstarted_watts[len(self.pending) :]
+
+    @property
+    def parted_rest(self) -> float:
+        """Of `parted`, what they leave of the GPUs that they are on, each device on one of its own."""
+        return sum(hold.rest for hold in self.parted)
 
     @property
     def unstarted_watts(self) -> tuple[float, ...]:
@@ -148,12 +161,14 @@ def node_power(
     if silent > 0:
         unheard = _unheard_ceiling(node, gpus, maxima)
         others += [_Figures(unheard, unheard, unheard)] * silent
+    named = [one for _, one in own]
     known = tuple(_own(one, held.known[uuid], pools) for uuid, one in own)
     hottest_first = sorted((one.planned_watts for one in others), reverse=True)
-    planned = (*(one.planned_watts for _, one in own), *hottest_first)
+    planned = (*(one.planned_watts for one in named), *hottest_first)
     return NodePower(
         planned_watts=planned,
-        hard_watts=max((one.hard_watts for one in others or [one for _, one in own]), default=0.0),
+        hard_watts=max((one.hard_watts for one in others or named), default=0.0),
+        idle_watts=IDLE_SHARE_OF_MAXIMUM * max((one.ceiling_watts for one in (*named, *others)), default=0.0),
         running=(*(one.holds[0][0] for one in known), *running),
         own=known,
         pending=pending,
@@ -223,18 +238,26 @@ def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
     pending = _pair(power.pending, unstarted[:waiting], power, domain)
     unheld = ((None, watts) for watts in unstarted[waiting:])
     gpus = [*shared, *((entry,) for entry in (*running, *pending, *unheld))]
-    parted = _parted(power, [sum(watts for _, watts in gpu) for gpu in gpus]) if power.parted else ()
-    return [*chain.from_iterable(gpus), *parted]
+    whole = [*chain.from_iterable(gpus)]
+    if not power.parted:
+        return whole
+    return [*whole, *_parted(power, unstarted[waiting:], [sum(watts for _, watts in gpu) for gpu in gpus])]
 
 
-def _parted(power: NodePower, charged_watts: Sequence[float]) -> Iterable[tuple[Hold | None, float]]:
-    """MIG devices of which nobody says on which GPU they are: each its part of a limit beside all that each GPU is
-    charged already, since it may be on the coolest, and together no more than would bring every GPU to its limit.
+def _parted(
+    power: NodePower, unheld_watts: Sequence[float], charged_watts: Sequence[float]
+) -> Iterable[tuple[Hold | None, float]]:
+    """MIG devices of which nobody says on which GPU they are, each beside all that each GPU is charged already: its
+    part of a limit, since it may be on the coolest, and for the rest of that GPU what it wakes there, once for each
+    that nobody holds. Together no more than would bring every GPU to its limit.
     """
-    hard_watts = hardest_watts(power)
-    asked = hard_watts * sum(hold.parts for hold in power.parted)
+    hard_watts, rest = hardest_watts(power), power.parted_rest
+    waking = max(0.0, power.idle_watts - min(unheld_watts, default=math.inf))
+    waking *= min(1.0, len(unheld_watts) / rest) if rest else 0.0
+    asked = [hard_watts * hold.parts + waking * hold.rest for hold in power.parted]
     room = sum(max(0.0, hard_watts - watts) for watts in charged_watts)
-    return ((hold, hard_watts * hold.parts * min(1.0, room / asked)) for hold in power.parted if asked)
+    share = min(1.0, room / (sum(asked) or 1.0))
+    return ((hold, watts * share) for hold, watts in zip(power.parted, asked, strict=True))
 
 
 def hardest_watts(power: NodePower) -> float:
@@ -319,7 +342,7 @@ def pod_hold(pools: Pools, pod: Pod) -> Hold:
     pool = PoolKey(pod.namespace, pod.pool)
     rules = pools.rules.get(pool) if pod.pool else None
     if rules is None:
-        return Hold(FOREIGN, foreign=f"{pod.namespace}/{pod.name}", parts=pod.parts)
+        return Hold(FOREIGN, foreign=f"{pod.namespace}/{pod.name}", parts=pod.parts, mig_devices=pod.mig_devices)
     return replica_hold(pools, pool, rules, pod)
 
 
@@ -332,9 +355,9 @@ def replica_hold(pools: Pools, pool: PoolKey, rules: PlacementRules, one: Pod | 
     learned = next((one for one in rules.learned if one.template_hash == template_hash), None)
     declared = rules.declared_watts
     if rules.mode is Mode.ADVISE or gpus <= 0 or (declared is None and not (learned and learned.everywhere)):
-        return Hold(pool, parts=one.parts)
+        return Hold(pool, parts=one.parts, mig_devices=one.mig_devices)
     known = (declared or 0.0) / gpus, learned.watts if learned else 0.0, pools.measured_watts.get(pool, 0.0)
-    return Hold(pool, max(known), parts=one.parts)
+    return Hold(pool, max(known), parts=one.parts, mig_devices=one.mig_devices)
 
 
 def started(pod: Pod) -> bool:

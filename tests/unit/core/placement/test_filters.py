@@ -65,6 +65,7 @@ EVEN = HardSpread("zone", 1, OURS)
 SMALL = tuple(a.gpu(index, memory_total_bytes=80 * 10**9) for index in range(8))
 SLICED = a.node(gpus=4, labels={"nvidia.com/gpu.replicas": "2"})
 PART = "nvidia.com/mig-1g.18gb"
+WAKING = 0.15 * 721.0 - 80.0
 PARTED = a.node(gpus=7, allocatable={PART: 7})
 SEVEN = tuple(a.gpu(index) for index in range(1, 8))
 ONE, ONE_WHOLE = a.pod("one", gpus=1), a.pod("whole", gpus=1)
@@ -334,14 +335,14 @@ CASES = {
         Reason.INSUFFICIENT_POWER,
         PARTED,
         telemetry=a.telemetry(gpus=8),
-        domains=[a.domain(budget_watts=8 * 80.0 + 721.0 / 7 - 1)],
+        domains=[a.domain(budget_watts=8 * 80.0 + 721.0 / 7 + 6 / 7 * WAKING - 1)],
         replica=a.replica(requests={PART: 1, "pods": 1}),
     ),
     "one that just fits": Case(
         None,
         node=PARTED,
         telemetry=a.telemetry(gpus=8),
-        domains=[a.domain(budget_watts=8 * 80.0 + 721.0 / 7)],
+        domains=[a.domain(budget_watts=8 * 80.0 + 721.0 / 7 + 6 / 7 * WAKING + 1e-6)],
         replica=a.replica(requests={PART: 1, "pods": 1}),
     ),
     "a MIG device in a domain on hold": Case(

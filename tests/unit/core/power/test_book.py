@@ -249,12 +249,12 @@ def test_a_replica_takes_its_reservation_in_full_with_its_overhead() -> None:
     assert book.held_watts(fleet, a.pod(gpus=2)) == pytest.approx(2 * HARD)
 
 
-def test_one_with_a_mig_device_comes_back_to_its_part_of_the_limit() -> None:
+def test_one_with_a_mig_device_comes_back_to_its_part_of_the_limit_on_a_gpu_that_it_wakes() -> None:
     domain = a.domain(per_gpu_watt=0.5)
-    part = a.pod(requests={"nvidia.com/mig-3g.71gb": 1})
+    part, watts = a.pod(requests={"nvidia.com/mig-3g.71gb": 1}), 3 / 7 * HARD + 4 / 7 * 0.15 * HARD
     fleet = a.fleet(a.node(gpus=4), pods=[part], domains=[domain])
-    assert dict(book.reservation_watts(fleet, part)) == {"row-a": pytest.approx(1.5 * 3 / 7 * HARD)}
-    assert book.held_watts(fleet, part) == pytest.approx(3 / 7 * HARD)
+    assert dict(book.reservation_watts(fleet, part)) == {"row-a": pytest.approx(1.5 * watts)}
+    assert book.held_watts(fleet, part) == pytest.approx(watts)
 
 
 def test_a_replica_whose_node_is_unknown_holds_nothing() -> None:

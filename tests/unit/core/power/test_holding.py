@@ -13,12 +13,15 @@ import pytest
 
 import builders as a
 from penstock.core.model import Domain, Gpu, GpuHealth, Guarantee, Node, Phase, PlacementRules, Pod, PodGpus
+from penstock.core.placement import choice
 from penstock.core.placement.fleet import Fleet
 from penstock.core.power import book
 
 IDLE, HARD = 80.0, 721.0
 IDLE_AT_MOST = 0.15 * HARD
+WAKING = IDLE_AT_MOST - IDLE
 STATISTICAL = a.domain(guarantee=Guarantee.STATISTICAL)
+PART = "nvidia.com/mig-1g.18gb"
 SHARED = a.node(gpus=8, labels={"nvidia.com/gpu.replicas": "4"})
 
 
@@ -168,10 +171,17 @@ CASES = {
         500 + IDLE, 2, gpus(500, IDLE), [mig_pod("p")], (part("p", 1),)
     ),
     "MIG devices that nobody lists may be on GPUs that draw nothing": Case(
-        2 * IDLE + 3 / 7 * HARD, 2, gpus(IDLE, IDLE), [sized("p", "2g.35gb"), sized("q", "1c.1g.18gb")], None
+        2 * IDLE + 3 / 7 * HARD + 11 / 7 * WAKING,
+        2,
+        gpus(IDLE, IDLE),
+        [sized("p", "2g.35gb"), sized("q", "1c.1g.18gb")],
+        None,
+    ),
+    "however many they are, they wake each GPU once": Case(
+        2 * IDLE + 3 / 7 * HARD + 2 * WAKING, 2, gpus(IDLE, IDLE), [sized(name, "1g.18gb") for name in "pqr"], None
     ),
     "beside those that are listed": Case(
-        IDLE_AT_MOST + 3 / 7 * (HARD - IDLE_AT_MOST) + 2 / 7 * HARD + IDLE,
+        IDLE_AT_MOST + 3 / 7 * (HARD - IDLE_AT_MOST) + 2 / 7 * HARD + IDLE + 5 / 7 * WAKING,
         2,
         gpus(IDLE, IDLE),
         [sized("p", "3g.71gb"), sized("q", "2g.35gb", node="", pin="gpu-1")],
@@ -249,6 +259,44 @@ def test_own_gpus(case: Case) -> None:
     assert account.committed_watts == pytest.approx(case.want)
     assert sum(holder.watts for holder in account.holders) == pytest.approx(case.want)
     assert fleet.rows[0].free_gpus == case.free
+
+
+LISTED: dict[str, tuple[int, tuple[tuple[int, ...], ...]]] = {
+    "each on a GPU of its own": (4, ((0,), (1,), (2,), (3,))),
+    "all on one": (4, ((0,), (0,), (0,), (0,))),
+    "two of each pod, apart": (4, ((0, 1), (2, 3))),
+    "two of each pod, together": (4, ((0, 0), (1, 1))),
+    "more than there are GPUs": (2, ((0,), (1,), (0,), (1,), (0,))),
+    "some of them": (2, ((0,), (), ())),
+}
+
+
+@pytest.mark.parametrize(("number", "places"), LISTED.values(), ids=LISTED.keys())
+def test_mig_devices_cost_no_more_once_the_kubelet_lists_them_than_when_they_were_planned(
+    number: int, places: tuple[tuple[int, ...], ...]
+) -> None:
+    node, profile = a.node(gpus=0, allocatable={PART: 14}), {f"p{at}": len(on) or 1 for at, on in enumerate(places)}
+    silent = a.telemetry(gpus=number, pods=())
+    waiting = [a.replica(name, requests={PART: devices, "pods": 1}) for name, devices in profile.items()]
+    before = a.fleet(node, telemetries=[silent], domains=[a.domain()])
+    planned = choice.plan(before, waiting, (), 0.0).decisions
+    assert len(planned) == len(places)
+    admitted = float(before.committed_watts[0]) + sum(dict(one.watts)["row-a"] for one in planned)
+    pods = [a.pod(name, requests={PART: devices}) for name, devices in profile.items()]
+    unlisted = a.fleet(node, telemetries=[silent], pods=pods, domains=[a.domain()])
+    assert float(unlisted.committed_watts[0]) == pytest.approx(admitted)
+    found = tuple(
+        PodGpus(
+            "search",
+            f"p{at}",
+            tuple(f"GPU-{gpu}" for gpu in sorted({*on})),
+            tuple(on.count(gpu) / 7 for gpu in sorted({*on})),
+        )
+        for at, on in enumerate(places)
+        if on
+    )
+    listed = a.fleet(node, telemetries=[a.telemetry(gpus=number, pods=found)], pods=pods, domains=[a.domain()])
+    assert float(listed.committed_watts[0]) <= admitted + 1e-6
 
 
 def test_who_shares_a_gpu_shares_its_watts() -> None:
