@@ -36,13 +36,11 @@ def _gpus(row: Row) -> Iterator[float]:
     telemetry = row.view.telemetry
     if telemetry is None:
         return
-    pods = {(pod.namespace, pod.name) for pod in row.view.pods}
-    held = {uuid for told in telemetry.pods or () if (told.namespace, told.name) in pods for uuid in told.uuids}
+    held = holdings(row.view.node, telemetry, row.view.pods)
     # Whose GPU is not known may be any, so the highest limits are counted first.
-    unnamed = max(0, sum(gpus for _, gpus in counted(row.view.pods)) - len(held))
-    unnamed += sum(bool(pod.parts) for pod in holdings(row.view.node, telemetry, row.view.pods).unknown)
+    unnamed = sum(gpus for _, gpus in counted(held.unknown)) + sum(bool(pod.parts) for pod in held.unknown)
     for gpu in sorted(telemetry.gpus, key=_limit_watts, reverse=True):
-        named = gpu.uuid in held
+        named = gpu.uuid in held.known
         if named or unnamed > 0:
             unnamed -= not named
             yield _limit_watts(gpu)

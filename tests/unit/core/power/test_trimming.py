@@ -98,6 +98,14 @@ def test_a_mig_device_that_nobody_lists_may_be_on_the_gpu_with_the_highest_limit
     assert bound_watts(found)["row"] == pytest.approx(1.03 * (900 + 700) + 75)
 
 
+def test_a_listed_mig_device_hides_no_whole_gpu_that_nobody_lists() -> None:
+    parts = [pod(f"part-{at}", requests={"nvidia.com/mig-1g.18gb": 1}) for at in range(2)]
+    listed = tuple(PodGpus("search", f"part-{at}", ("GPU-0",), shares=(1 / 7,)) for at in range(2))
+    told = telemetry(gpus=4, pods=listed)
+    found = fleet(node(gpus=3), telemetries=[told], pods=[*parts, pod("whole", gpus=1)], domains=[domain("row")])
+    assert bound_watts(found)["row"] == pytest.approx(2 * 1.03 * 700 + 2 * 75)
+
+
 def test_the_static_load_of_a_row_is_its_sites_too() -> None:
     site, row = domain("site", static_watts=7.0), domain("row", parent="site", static_watts=10.0)
     assert bound_watts(fleet(domains=[site, row])) == {"row": 10.0, "site": 17.0}
