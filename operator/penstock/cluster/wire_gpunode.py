@@ -23,6 +23,7 @@ class WrittenMetadata(Metadata, gc=False):
 
 class MigInstance(Struct, gc=False):
     uuid: str = ""
+    profile: str = ""
     slices: int | None = None
 
 

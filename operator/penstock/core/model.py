@@ -43,6 +43,7 @@ MOST_GPUS = 1024
 
 SLICES_OF_A_GPU = 7
 _PART = re.compile(r"(?:[0-9]+c\.)?([1-7])g\..*")
+_OF_FOUR_SLICES = re.compile(r"(?:[0-9]+c\.)?(?:1g\.6|2g\.12|4g\.24|1g\.24|2g\.48|4g\.96)gb\b.*")
 
 
 def parts_of_gpus(requests: Amounts) -> float:
@@ -61,7 +62,16 @@ def mig_devices(requests: Amounts) -> int:
 def _part(resource: str) -> float:
     """A size that we cannot read counts as a whole GPU."""
     size = _PART.fullmatch(resource.removeprefix(MIG_RESOURCE_PREFIX))
-    return int(size[1]) / SLICES_OF_A_GPU if size else 1.0
+    return int(size[1]) / slices_of_gpu(size[0]) if size else 1.0
+
+
+@lru_cache(maxsize=256)
+def slices_of_gpu(profile: str) -> int:
+    """Compute slices of a GPU that has such a MIG device: of A30 and RTX PRO 6000 four, of all others seven.
+
+    `1g.24gb` is a name of both kinds, and counts as the larger part.
+    """
+    return 4 if _OF_FOUR_SLICES.fullmatch(profile) else SLICES_OF_A_GPU
 
 
 def _nothing() -> Amounts:

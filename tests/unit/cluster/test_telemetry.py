@@ -292,11 +292,12 @@ def test_a_node_that_never_spoke_has_no_gpus() -> None:
 # ---------------------------------------------------------------------------------------------------- whose GPUs
 
 SPLIT = {"uuid": "GPU-1", "index": 1, "migInstances": [{"uuid": "MIG-1", "slices": 3}, {"uuid": "MIG-2", "slices": 2}]}
+QUARTERED = {"uuid": "GPU-2", "index": 2, "migInstances": [{"uuid": "MIG-3", "profile": "2g.12gb", "slices": 2}]}
 
 
 def pods_of(*devices: str, said: str = "Read", **pod: object) -> Telemetry:
     told = {"namespace": "search", "name": "llama-0", "devices": list(devices), **pod}
-    seen = report(0, 100, {}, SPLIT, podResources=said, pods=[told])
+    seen = report(0, 100, {}, SPLIT, QUARTERED, podResources=said, pods=[told])
     return hear(seen, None, now=1000.0, age_seconds=None).telemetry
 
 
@@ -306,6 +307,7 @@ def pods_of(*devices: str, said: str = "Read", **pod: object) -> Telemetry:
         pytest.param(("GPU-0",), ("GPU-0",), (1.0,), id="a whole GPU"),
         pytest.param(("MIG-1",), ("GPU-1",), (3 / 7,), id="a MIG device is a part of its GPU"),
         pytest.param(("MIG-1", "MIG-2"), ("GPU-1",), (5 / 7,), id="two MIG devices of one GPU"),
+        pytest.param(("MIG-3",), ("GPU-2",), (0.5,), id="a MIG device of a chip of four slices"),
         pytest.param(("GPU-0", "MIG-1"), ("GPU-0", "GPU-1"), (1.0, 3 / 7), id="both"),
         pytest.param(("GPU-9",), (), (), id="a device that no GPU here has"),
     ),

@@ -17,7 +17,7 @@ from penstock.api.names import CAPPER_MANAGER, DOUBT_MANAGER, LONGEST_HEARTBEAT_
 from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.parse.capper import capper, caps
 from penstock.cluster.parse.pods import moment, unix_time
-from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry
+from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry, slices_of_gpu
 from penstock.core.telemetry import PlaceMark
 
 IDLE_SHARE_OF_MAXIMUM = 0.25
@@ -40,7 +40,6 @@ _SLOWED_BY_HEAT = frozenset({"HwSlowdown", "HwThermalSlowdown", "SwThermalSlowdo
 
 _OTHERS = frozenset({CAPPER_MANAGER, DOUBT_MANAGER})
 _READ = "Read"
-_SLICES_OF_A_GPU = 7
 
 _HEALTH = {health.value: health for health in GpuHealth}
 
@@ -293,7 +292,8 @@ def _pods(status: wire.GpuNodeStatus) -> Iterator[PodGpus]:
     share = {gpu.uuid: (gpu.uuid, 1.0) for gpu in status.gpus or ()}
     for gpu in status.gpus or ():
         for part in gpu.migInstances or ():
-            share[part.uuid] = (gpu.uuid, min((part.slices or _SLICES_OF_A_GPU) / _SLICES_OF_A_GPU, 1.0))
+            slices = slices_of_gpu(part.profile)
+            share[part.uuid] = (gpu.uuid, min((part.slices or slices) / slices, 1.0))
     for pod in status.pods or ():
         held: dict[str, float] = {}
         # A device that is in no reading of the same report belongs to no GPU that anybody knows.

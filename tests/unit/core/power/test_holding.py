@@ -261,6 +261,28 @@ def test_own_gpus(case: Case) -> None:
     assert fleet.rows[0].free_gpus == case.free
 
 
+@pytest.mark.parametrize(
+    ("profile", "of_a_gpu"),
+    (
+        ("1g.18gb", 1 / 7),
+        ("4g.71gb", 4 / 7),
+        ("4g.40gb", 4 / 7),
+        ("2g.24gb", 2 / 7),
+        ("7g.141gb", 1.0),
+        ("1g.6gb", 1 / 4),
+        ("1g.6gb.me", 1 / 4),
+        ("2g.12gb", 2 / 4),
+        ("4g.24gb", 1.0),
+        ("1c.4g.24gb", 1.0),
+        ("1g.24gb", 1 / 4),
+        ("2g.48gb.gfx", 2 / 4),
+        ("4g.96gb", 1.0),
+    ),
+)
+def test_a_mig_device_is_counted_out_of_the_slices_that_its_chip_has(profile: str, of_a_gpu: float) -> None:
+    assert sized("p", profile).parts == pytest.approx(of_a_gpu)
+
+
 LISTED: dict[str, tuple[int, tuple[tuple[int, ...], ...]]] = {
     "each on a GPU of its own": (4, ((0,), (1,), (2,), (3,))),
     "all on one": (4, ((0,), (0,), (0,), (0,))),
