@@ -6,15 +6,14 @@ Times are seconds on two clocks, never mixed: `*_at` is the operator's own monot
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, MIG_RESOURCE_PREFIX, SUBDIVISION_LABEL
+from penstock.api.names import COUNTRY_LABEL, GATE, GPU_RESOURCE, SUBDIVISION_LABEL
+from penstock.core import mig
 from penstock.core.placement.scheduling import NO_LABELS, HostPort, LabelRule, Labels, Scheduling, Taint
 from penstock.core.power.budget import Schedule
 from penstock.core.telemetry import (
@@ -39,39 +38,6 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 
 MOST_GPUS = 1024
 """More than any machine has: who asks for more fits nowhere anyway, and must cost nobody the time to count them."""
-
-
-SLICES_OF_A_GPU = 7
-_PART = re.compile(r"(?:[0-9]+c\.)?([1-7])g\..*")
-_OF_FOUR_SLICES = re.compile(r"(?:[0-9]+c\.)?(?:1g\.6|2g\.12|4g\.24|1g\.24|2g\.48|4g\.96)gb\b.*")
-
-
-def parts_of_gpus(requests: Amounts) -> float:
-    """How much of whole GPUs is asked for as MIG devices: `nvidia.com/mig-3g.40gb` is 3/7 of one."""
-    found = (amount * _part(name) for name, amount in requests.items() if name.startswith(MIG_RESOURCE_PREFIX))
-    return min(sum(found), MOST_GPUS)
-
-
-def mig_devices(requests: Amounts) -> int:
-    """How many MIG devices are asked for: each may be on a GPU of its own."""
-    asked = (amount for name, amount in requests.items() if name.startswith(MIG_RESOURCE_PREFIX))
-    return min(sum(asked), MOST_GPUS)
-
-
-@lru_cache(maxsize=256)
-def _part(resource: str) -> float:
-    """A size that we cannot read counts as a whole GPU."""
-    size = _PART.fullmatch(resource.removeprefix(MIG_RESOURCE_PREFIX))
-    return int(size[1]) / slices_of_gpu(size[0]) if size else 1.0
-
-
-@lru_cache(maxsize=256)
-def slices_of_gpu(profile: str) -> int:
-    """Compute slices of a GPU that has such a MIG device: of A30 and RTX PRO 6000 four, of all others seven.
-
-    `1g.24gb` is a name of both kinds, and counts as the larger part.
-    """
-    return 4 if _OF_FOUR_SLICES.fullmatch(profile) else SLICES_OF_A_GPU
 
 
 def _nothing() -> Amounts:
@@ -221,11 +187,11 @@ class Pod:
     @property
     def parts(self) -> float:
         """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
-        return parts_of_gpus(self.requests)
+        return min(mig.parts_of_gpus(self.requests), MOST_GPUS)
 
     @property
     def mig_devices(self) -> int:
-        return mig_devices(self.requests)
+        return min(mig.devices(self.requests), MOST_GPUS)
 
     @property
     def place(self) -> str:
@@ -414,8 +380,8 @@ class Replica:
     @property
     def parts(self) -> float:
         """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
-        return parts_of_gpus(self.requests)
+        return min(mig.parts_of_gpus(self.requests), MOST_GPUS)
 
     @property
     def mig_devices(self) -> int:
-        return mig_devices(self.requests)
+        return min(mig.devices(self.requests), MOST_GPUS)

@@ -17,7 +17,8 @@ from penstock.api.names import CAPPER_MANAGER, DOUBT_MANAGER, LONGEST_HEARTBEAT_
 from penstock.cluster import wire_gpunode as wire
 from penstock.cluster.parse.capper import capper, caps
 from penstock.cluster.parse.pods import moment, unix_time
-from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry, slices_of_gpu
+from penstock.core.mig import slices_of_gpu
+from penstock.core.model import Gpu, GpuHealth, Platform, PodGpus, Telemetry
 from penstock.core.telemetry import PlaceMark
 
 IDLE_SHARE_OF_MAXIMUM = 0.25

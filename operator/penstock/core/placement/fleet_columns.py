@@ -110,7 +110,7 @@ def columns_of(rows: Sequence[Row], context: Context) -> Columns:
         hard_watts=real(row.power.hard_watts for row in rows),
         hardest_watts=real(hardest_watts(row.power) for row in rows),
         idle_watts=real(row.power.idle_watts for row in rows),
-        parted_rest=real(row.power.parted_rest for row in rows),
+        parted_rest=real(sum(hold.rest for hold in row.power.parted) for row in rows),
         unheld_watts=_padded([row.power.unheld_watts for row in rows], np.inf, gpus_wide),
         domain=_padded([row.domains for row in rows], len(context.domains), domains_wide).astype(np.int64),
         charge=_padded([row.charges for row in rows], 0.0, domains_wide),

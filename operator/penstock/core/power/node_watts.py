@@ -124,11 +124,6 @@ class NodePower:
         return self.unstarted_watts[len(self.pending) :]
 
     @property
-    def parted_rest(self) -> float:
-        """Of `parted`, what they leave of the GPUs that they are on, each device on one of its own."""
-        return sum(hold.rest for hold in self.parted)
-
-    @property
     def unstarted_watts(self) -> tuple[float, ...]:
         """Planned draw of the GPUs that no running pod holds, coolest first."""
         return tuple(sorted(self.planned_watts[len(self.running) :]))
@@ -238,22 +233,17 @@ def booked(power: NodePower, domain: Domain) -> list[tuple[Hold | None, float]]:
     pending = _pair(power.pending, unstarted[:waiting], power, domain)
     unheld = ((None, watts) for watts in unstarted[waiting:])
     gpus = [*shared, *((entry,) for entry in (*running, *pending, *unheld))]
-    whole = [*chain.from_iterable(gpus)]
-    if not power.parted:
-        return whole
-    return [*whole, *_parted(power, unstarted[waiting:], [sum(watts for _, watts in gpu) for gpu in gpus])]
+    parted = _parted(power, [sum(watts for _, watts in gpu) for gpu in gpus]) if power.parted else ()
+    return [*chain.from_iterable(gpus), *parted]
 
 
-def _parted(
-    power: NodePower, unheld_watts: Sequence[float], charged_watts: Sequence[float]
-) -> Iterable[tuple[Hold | None, float]]:
+def _parted(power: NodePower, charged_watts: Sequence[float]) -> Iterable[tuple[Hold | None, float]]:
     """MIG devices of which nobody says on which GPU they are, each beside all that each GPU is charged already: its
-    part of a limit, since it may be on the coolest, and for the rest of that GPU what it wakes there, once for each
-    that nobody holds. Together no more than would bring every GPU to its limit.
+    part of a limit, since it may be on the coolest, and the rest of that GPU's idle draw, once for each that nobody
+    holds. Together no more than would bring every GPU to its limit.
     """
-    hard_watts, rest = hardest_watts(power), power.parted_rest
-    waking = max(0.0, power.idle_watts - min(unheld_watts, default=math.inf))
-    waking *= min(1.0, len(unheld_watts) / rest) if rest else 0.0
+    unheld, hard_watts, rest = power.unheld_watts, hardest_watts(power), sum(hold.rest for hold in power.parted)
+    waking = max(0.0, power.idle_watts - min(unheld, default=math.inf)) * min(1.0, len(unheld) / (rest or 1.0))
     asked = [hard_watts * hold.parts + waking * hold.rest for hold in power.parted]
     room = sum(max(0.0, hard_watts - watts) for watts in charged_watts)
     share = min(1.0, room / (sum(asked) or 1.0))
