@@ -52,6 +52,7 @@ from penstock.core.placement.scheduling import (
     Taint,
     Toleration,
 )
+from penstock.core.placement.verdicts import Reason
 
 ADVICE_BESIDE_DECLARED = 134_021
 """A replica that reserves a whole limit, beside pending ones that declared less, in a Statistical domain: the book
@@ -499,10 +500,13 @@ def test_a_plan_made_again_is_the_same_and_carrying_it_out_leaves_nothing_to_do(
             assert world.plan(fleet) == plan
             world.carry_out(plan)
             again = world.plan(world.fleet())
-            assert not again.decisions
-            assert {one.replica.key: one.reason for one in again.waiting} == {
-                one.replica.key: one.reason for one in plan.waiting
-            }
+            before = {one.replica.key: one.reason for one in plan.waiting}
+            if any(one.replica.parts for one in plan.decisions):
+                # MIG devices are planned at no less than the book then says, which may be room for somebody else.
+                assert {before[one.replica.key] for one in again.decisions} <= {Reason.INSUFFICIENT_POWER}
+            else:
+                assert not again.decisions
+                assert {one.replica.key: one.reason for one in again.waiting} == before
 
     over_histories(check)
 
