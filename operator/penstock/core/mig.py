@@ -15,7 +15,11 @@ _OF_FOUR_SLICES = re.compile(r"(?:[0-9]+c\.)?(?:1g\.6|2g\.12|4g\.24|1g\.24|2g\.4
 
 def parts_of_gpus(requests: Mapping[str, int]) -> float:
     """How much of whole GPUs is asked for as MIG devices: `nvidia.com/mig-3g.40gb` is 3/7 of one."""
-    return sum(amount * _part(name) for name, amount in requests.items() if name.startswith(MIG_RESOURCE_PREFIX))
+    parts = 0.0
+    for name in requests:  # No comprehension: asked of every pod of every node whenever the node is looked at.
+        if name.startswith(MIG_RESOURCE_PREFIX):
+            parts += requests[name] * _part(name)
+    return parts
 
 
 def devices(requests: Mapping[str, int]) -> int:
