@@ -48,6 +48,26 @@ def _no_labels() -> Labels:
     return NO_LABELS
 
 
+class AsksForGpus:
+    """GPUs and MIG devices among what is requested of a node."""
+
+    __slots__ = ()
+    requests: Amounts
+
+    @property
+    def gpus(self) -> int:
+        return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)
+
+    @property
+    def parts(self) -> float:
+        """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
+        return min(mig.parts_of_gpus(self.requests), MOST_GPUS)
+
+    @property
+    def mig_devices(self) -> int:
+        return min(mig.devices(self.requests), MOST_GPUS)
+
+
 # ------------------------------------------------------------------------------------------------ nodes and telemetry
 
 
@@ -135,7 +155,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(AsksForGpus):
     """Any pod of the cluster; what only a gated one needs is in `scheduling`.
 
     `pin` is the node that our own affinity names (one `metadata.name` value in every term), empty without one.
@@ -179,19 +199,6 @@ class Pod:
     isolated: Isolated | None = None
     """It was a replica of a pool, and was taken out of traffic for its place."""
     resource_version: str = ""
-
-    @property
-    def gpus(self) -> int:
-        return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)
-
-    @property
-    def parts(self) -> float:
-        """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
-        return min(mig.parts_of_gpus(self.requests), MOST_GPUS)
-
-    @property
-    def mig_devices(self) -> int:
-        return min(mig.devices(self.requests), MOST_GPUS)
 
     @property
     def place(self) -> str:
@@ -348,7 +355,7 @@ class RightOfReturn:
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class Replica(AsksForGpus):
     """One replica that waits for a place: a gated pod, or a virtual replica of a pool (then `pod_uid` is empty)."""
 
     key: str
@@ -372,16 +379,3 @@ class Replica:
     """Nodes under back-off for this pool: a pin there died lately."""
     shed: bool = False
     """It waits because a power domain shed it."""
-
-    @property
-    def gpus(self) -> int:
-        return min(self.requests.get(GPU_RESOURCE, 0), MOST_GPUS)
-
-    @property
-    def parts(self) -> float:
-        """What it asks for as MIG devices, in whole GPUs: in no way part of `gpus`."""
-        return min(mig.parts_of_gpus(self.requests), MOST_GPUS)
-
-    @property
-    def mig_devices(self) -> int:
-        return min(mig.devices(self.requests), MOST_GPUS)
