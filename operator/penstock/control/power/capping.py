@@ -6,12 +6,10 @@ import logging
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from penstock.api.meta import rfc3339
 from penstock.api.names import GROUP, VERSION
 from penstock.cluster.client import MERGE_PATCH
 from penstock.cluster.state import ClusterState
@@ -21,6 +19,7 @@ from penstock.core.placement.fleet import Fleet
 from penstock.core.power.cappable import Asked, Cappable, Memo, cappable, every_cappable, trimmable_watts
 from penstock.core.power.capping import CapAsk, CapPlan, Need, Room, plan_caps
 from penstock.core.power.trimming import Owed, owed
+from penstock.core.telling.figures import rfc3339
 from penstock.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -173,5 +172,5 @@ def _document(caps: frozenset[Cap], fence: str, now_time: float, *, urgent: bool
         {"uuid": cap.uuid, "watts": cap.watts, "namespace": cap.namespace, "pod": cap.pod, "podUID": cap.pod_uid}
         for cap in sorted(caps, key=lambda cap: cap.uuid)
     ]
-    spoken = rfc3339(datetime.fromtimestamp(now_time, UTC))
+    spoken = rfc3339(now_time)
     return {"spec": {"caps": asked, "capsFence": fence, "capsAt": spoken, "capsUrgent": urgent}}

@@ -11,14 +11,13 @@ from penstock.core.power.book import Statement
 from penstock.core.power.node_watts import HolderKind
 from penstock.core.power.standing import Standing
 from penstock.core.telling.conditions import Judgement, conditions
-from penstock.core.telling.figures import steady, utc
+from penstock.core.telling.figures import listed, steady, utc
 from penstock.core.telling.outcomes import Outcome
 from penstock.core.telling.problem import Problem
 
 MAX_HOLDERS = 64
 MAX_RIGHTS = 256
 MAX_ANCESTORS = 64
-MAX_NAMED = 8
 MAX_SELECTOR = 256
 MAX_INHERITED = 4096
 MAX_BELOW = 1024
@@ -159,7 +158,7 @@ def _guards_nothing(standing: Standing | None) -> str:
     spec = standing.spec if standing else None
     if spec is not None and spec.nodes is not None:
         return (
-            f"spec.nodes: {_named(spec.nodes)}: no such node exists, so this budget guards nothing: compare them with "
+            f"spec.nodes: {listed(spec.nodes)}: no such node exists, so this budget guards nothing: compare them with "
             "the nodes' names"
         )
     if spec is not None and spec.node_selector is None:
@@ -169,14 +168,9 @@ def _guards_nothing(standing: Standing | None) -> str:
     return f"{told}: compare it with the nodes' labels"
 
 
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return f"{', '.join(names[:MAX_NAMED])}{more}"
-
-
 def _inherited(standing: Standing) -> str:
     return (
-        f"{_named(sorted(standing.inherited))} lost their own budget when their domain was deleted, and stay charged"
+        f"{listed(sorted(standing.inherited))} lost their own budget when their domain was deleted, and stay charged"
         " here: give them a domain"
     )
 
@@ -185,7 +179,7 @@ def _oversubscribed(statement: Statement) -> str:
     """Ordinary, but worth a word: whose own budget can never be used whole."""
     if not statement.larger_children:
         return ""
-    told = ", ".join(f"PowerDomain/{name} ({watts:,.0f} W)" for name, watts in statement.larger_children[:MAX_NAMED])
+    told = listed([f"PowerDomain/{name} ({watts:,.0f} W)" for name, watts in statement.larger_children])
     return f"; {told} below may have more than the {statement.budget_watts:,.0f} W here, which bind first"
 
 
@@ -214,7 +208,7 @@ def _within_budget(statement: Statement) -> Judgement:
 def _fresh(statement: Statement) -> Judgement:
     if not statement.stale_nodes:
         return Judgement("TelemetryFresh", True, Outcome.FRESH, "every node reported within three heartbeats")
-    names = ", ".join(statement.stale_nodes[:MAX_NAMED])
+    names = listed(statement.stale_nodes)
     told = f"no fresh telemetry from {names}: charged at the devices' maximum, nothing new placed; look at the agent"
     return Judgement("TelemetryFresh", False, Outcome.STALE, told)
 
@@ -226,5 +220,5 @@ def _exclusive(statement: Statement) -> Judgement:
 
 
 def _overlap(statement: Statement) -> str:
-    told = ", ".join(f"{node} (also in {', '.join(others)})" for node, others in statement.shared_nodes[:MAX_NAMED])
+    told = listed([f"{node} (also in {', '.join(others)})" for node, others in statement.shared_nodes])
     return f"charged in both domains: {told}; give each node one domain, or make one the parent of the other"

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from penstock.core.health import LEAST_THERMAL_MARGIN_CELSIUS
 from penstock.core.model import Gpu, Pod, PodGpus, Telemetry
 from penstock.core.placement.evidence import Evidence
 from penstock.core.placement.fleet import Fleet
@@ -22,8 +23,6 @@ from penstock.core.power.node_watts import started
 
 IDLE_SHARE = 0.15
 """A GPU that nobody holds draws about a tenth of its maximum, so one that draws more than this is not idle."""
-LEAST_MARGIN_CELSIUS = 5.0
-"""A GPU that is nearer than this to slowing down is not given hotter neighbours."""
 
 Watts = Mapping[str, float]
 """Domain → watts at its PDU, overhead included."""
@@ -253,7 +252,7 @@ def _held(row: Row) -> int:
 
 def _hot(telemetry: Telemetry) -> bool:
     margins = (gpu.thermal_margin_celsius for gpu in telemetry.gpus)
-    return any(margin is not None and margin < LEAST_MARGIN_CELSIUS for margin in margins)
+    return any(margin is not None and margin < LEAST_THERMAL_MARGIN_CELSIUS for margin in margins)
 
 
 def _braked(telemetry: Telemetry) -> bool:
