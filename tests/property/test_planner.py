@@ -57,6 +57,8 @@ from penstock.core.placement.verdicts import Reason
 ADVICE_BESIDE_DECLARED = 134_021
 """A replica that reserves a whole limit, beside pending ones that declared less, in a Statistical domain: the book
 pairs the largest reservation with the coolest GPU, and the plan once forgot that."""
+MIG_DEARER_THAN_BOOKED = 2_261_595_579
+"""MIG devices planned at more than the book then says, which leaves watts for somebody who waited."""
 TURNS = 3
 TOLERANCE_WATTS = 1e-6
 POOLS = (PoolKey("search", "llama"), PoolKey("search", "qwen"), PoolKey("chat", "small"))
@@ -400,7 +402,7 @@ def unadvised(monkeypatch: pytest.MonkeyPatch) -> None:
 def over_histories(check: Callable[[int], None]) -> None:
     """Try a check on histories of its own, each made by its number."""
     run = histories.over_histories(HISTORIES // 6, number=st.integers(0, 2**48))(check)
-    example(number=ADVICE_BESIDE_DECLARED)(run)()
+    example(number=ADVICE_BESIDE_DECLARED)(example(number=MIG_DEARER_THAN_BOOKED)(run))()
 
 
 @pytest.mark.usefixtures("unadvised")
@@ -504,6 +506,8 @@ def test_a_plan_made_again_is_the_same_and_carrying_it_out_leaves_nothing_to_do(
             if any(one.replica.parts for one in plan.decisions):
                 # MIG devices are planned at no less than the book then says, which may be room for somebody else.
                 assert {before[one.replica.key] for one in again.decisions} <= {Reason.INSUFFICIENT_POWER}
+                placed = {one.replica.key for one in again.decisions}
+                assert {one.replica.key for one in again.waiting} == before.keys() - placed
             else:
                 assert not again.decisions
                 assert {one.replica.key: one.reason for one in again.waiting} == before
